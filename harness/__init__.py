@@ -1,0 +1,1 @@
+"""How a study is run and measured: plan, workers, measurement. torch lives in `harness.engine` alone."""

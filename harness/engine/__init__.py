@@ -1,0 +1,1 @@
+"""The project's own torch code, run in worker processes: loading, adapters, training, generation."""

@@ -1,0 +1,91 @@
+"""Writing summaries: batched, left-padded, and stopped at the end of sequence."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from harness.engine.encoding import Encoded
+from harness.engine.loading import Base
+from study.settings import Generation, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Token ids that the model wrote for one example, without the end of sequence."""
+
+    index: int
+    ids: tuple[int, ...]
+    hit_limit: bool
+
+
+def generate(
+    base: Base, examples: Sequence[Encoded], plan: Sequence[Sequence[int]], generation: Generation, seed: int = 0
+) -> Iterator[list[Written]]:
+    """The answers to every batch of `plan`, batch by batch.
+
+    A finished row stays in its batch, fed with padding: LLM.int8 treats outliers by column, so that dropping a row
+    could change its neighbours.
+    """
+    sampler = None if generation.sampling is None else _Sampler(generation.sampling, seed, base.device)
+    for indices in plan:
+        prompts = [examples[index].prompt for index in indices]
+        rows = _decode(base, prompts, generation.max_new_tokens, sampler)
+        yield [Written(index, ids, hit) for index, (ids, hit) in zip(indices, rows, strict=True)]
+
+
+@torch.no_grad()
+def _decode(
+    base: Base, prompts: Sequence[tuple[int, ...]], limit: int, sampler: "_Sampler | None"
+) -> list[tuple[tuple[int, ...], bool]]:
+    pad, end = base.tokenizer.pad_token_id, base.tokenizer.eos_token_id
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=base.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=base.device)
+    positions = (mask.cumsum(-1) - 1).clamp_(min=0)
+    cache = DynamicCache(config=base.model.config)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=base.device)
+    written: list[torch.Tensor] = []
+    for step in range(limit):
+        hidden = base.decoder(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        logits = base.head(hidden[:, -1])
+        following = logits.argmax(-1) if sampler is None else sampler(logits)
+        following = torch.where(finished, pad, following)
+        # Rows that are done write the end of sequence from here on, so that cutting at the first one is enough.
+        written.append(torch.where(finished, end, following))
+        finished = finished | (following == end)
+        if step + 1 == limit or bool(finished.all()):
+            break
+        ids = following[:, None]
+        mask = torch.cat([mask, mask.new_ones((len(prompts), 1))], dim=-1)
+        positions = positions[:, -1:] + 1
+    return [_cut(row, end) for row in torch.stack(written, dim=-1).tolist()]
+
+
+def _cut(row: list[int], end: int) -> tuple[tuple[int, ...], bool]:
+    if end in row:
+        return tuple(row[: row.index(end)]), False
+    return tuple(row), True
+
+
+class _Sampler:
+    """Temperature, top-k and top-p sampling, as the seed protocol decoded; seeded apart from everything else."""
+
+    def __init__(self, settings: Sampling, seed: int, device: str) -> None:
+        self._settings = settings
+        self._generator = torch.Generator(device=device).manual_seed(seed)
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        scores = logits.float() / self._settings.temperature
+        if self._settings.top_k:
+            kept = scores.topk(min(self._settings.top_k, scores.shape[-1]), dim=-1).values[:, -1:]
+            scores = scores.masked_fill(scores < kept, float("-inf"))
+        if self._settings.top_p < 1.0:
+            ordered, order = scores.sort(dim=-1, descending=True)
+            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            ordered = ordered.masked_fill(before >= self._settings.top_p, float("-inf"))
+            scores = torch.full_like(scores, float("-inf")).scatter(-1, order, ordered)
+        return torch.multinomial(scores.softmax(-1), 1, generator=self._generator)[:, 0]

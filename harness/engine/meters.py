@@ -1,0 +1,74 @@
+"""What a worker can read of itself: seconds on a synchronised clock, allocator peaks, host memory peaks."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from harness.messages import Device, Event, Phase, PhaseEnded, PhaseStarted
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+class PhaseMeter:
+    """Times phases and reads their peaks, each with its own reset; `phase` is the one that is running."""
+
+    def __init__(self, device: Device, emit: Callable[[Event], None]) -> None:
+        self._device = device
+        self._emit = emit
+        self.phase: Phase | None = None
+
+    @contextmanager
+    def measure(self, phase: Phase) -> Iterator[None]:
+        """Reports the start of a phase and, unless it fails, its seconds and peaks."""
+        self.phase = phase
+        self._reset()
+        self._emit(PhaseStarted(phase))
+        start = time.monotonic()
+        yield
+        self._synchronise()
+        seconds = time.monotonic() - start
+        self._emit(
+            PhaseEnded(
+                phase=phase,
+                seconds=seconds,
+                allocated_bytes=torch.cuda.max_memory_allocated() if self._device == "cuda" else None,
+                reserved_bytes=torch.cuda.max_memory_reserved() if self._device == "cuda" else None,
+                host_rss_bytes=host_rss_peak_bytes(),
+            )
+        )
+        self.phase = None
+
+    def _synchronise(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def _reset(self) -> None:
+        self._synchronise()
+        if self._device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        reset_host_rss_peak()
+
+
+def reset_host_rss_peak() -> bool:
+    """Starts the kernel's peak of resident memory anew (proc(5), clear_refs 5); False where the kernel refuses."""
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def host_rss_peak_bytes() -> int | None:
+    """Peak resident memory of this process since the last reset, in bytes (VmHWM); None where it cannot be read."""
+    try:
+        text = _STATUS.read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,25 @@
+"""What the template process imports once, so that a fresh worker starts without paying for it.
+
+Nothing here may touch CUDA: a forked process cannot use a context of its parent. bitsandbytes (and PEFT, which
+imports it) asks the driver for the GPU's compute capability while it is imported, so both wait for the worker where
+there is a GPU.
+"""
+
+import importlib
+import logging
+
+import torch
+
+# bitsandbytes misses an optional CPU kernel, which the engine does not use (see harness.engine.loading).
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+importlib.import_module("transformers.models.auto.modeling_auto")
+importlib.import_module("transformers.models.phi.modeling_phi")
+importlib.import_module("transformers.models.llama.modeling_llama")
+
+# The conductor sets PYTORCH_NVML_BASED_CUDA_CHECK, which answers this without making a context.
+if not torch.cuda.is_available():
+    importlib.import_module("peft")
+    importlib.import_module("bitsandbytes")
+if torch.cuda.is_initialized():
+    raise RuntimeError("the template process has touched CUDA: workers forked from it could not use the GPU")

@@ -1,0 +1,183 @@
+"""What a worker does with a job: load, prepare, train, evaluate, and say so as it goes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved
+from harness.engine.batches import evaluation_plan
+from harness.engine.encoding import Encoded, Encoder
+from harness.engine.generating import Written, generate
+from harness.engine.loading import TORCH_DTYPES, Base, computing_in, device_facts, dtype_census, load_base
+from harness.engine.meters import PhaseMeter
+from harness.engine.training import Diverged, train, validation_loss
+from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised
+from study.arms import Dtype
+from study.examples import Example
+from study.prompts import PromptTemplate
+from study.runs import RunSpec
+from study.settings import EngineSettings, Training
+
+Emit = Callable[[Event], None]
+# Zero-shot runs have no training settings; their prompts may be this long.
+ZERO_SHOT_MAX_TOKENS = 2048
+
+
+class Session:
+    """The state of a worker between jobs: the base that is loaded, if any."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._base: Base | None = None
+        self._loaded: tuple[object, ...] | None = None
+
+    def run(self, job: Job) -> None:
+        """Runs one job and reports how it ended; what it raises is reported too, and ends the process's use."""
+        meter = PhaseMeter(job.device, self._emit)
+        try:
+            loss = self._run(job, meter)
+        except Diverged as error:
+            self._emit(Raised("diverged", "Diverged", str(error), meter.phase))
+        except torch.OutOfMemoryError as error:
+            self._emit(_out_of_memory(error, meter))
+        except MemoryError as error:
+            self._emit(Raised("out_of_memory", "MemoryError", str(error) or "host memory", meter.phase))
+        except Exception as error:
+            self._emit(Raised("failed", type(error).__name__, _first_line(error), meter.phase))
+            raise
+        else:
+            self._emit(Finished(loss))
+
+    def _run(self, job: Job, meter: PhaseMeter) -> float:
+        base = self._loaded_base(job, meter)
+        examples = _read_examples(job.evaluated_file)
+        if job.train_file is None:
+            self._emit(Facts("parameters", base_parameters(base)))
+            self._emit(Facts("checks", {"dtypes": dtype_census(base.model)}))
+            return self._evaluate(base, job, examples, meter)
+        adapter = self._trained(base, job, meter)
+        try:
+            return self._evaluate(base, job, examples, meter)
+        finally:
+            detach(adapter)
+
+    def _loaded_base(self, job: Job, meter: PhaseMeter) -> Base:
+        spec = job.spec
+        dropout = spec.training is not None and spec.training.model_dropout
+        wanted = (job.model_folder, spec.arm.base, job.device, dropout)
+        if self._base is None or self._loaded != wanted:
+            if self._base is not None:
+                raise RuntimeError("a worker loads one base only: another base needs another worker")
+            with meter.measure("load"):
+                self._base = load_base(job.model_folder, spec.arm, job.device, model_dropout=dropout)
+            self._loaded = wanted
+        return self._base
+
+    def _trained(self, base: Base, job: Job, meter: PhaseMeter) -> Adapter:
+        spec, training = job.spec, job.spec.training
+        if training is None or spec.hyperparameters is None or job.train_file is None:
+            raise ValueError("a run that trains needs training settings, hyperparameters and examples")
+        with meter.measure("prepare"):
+            encoder = Encoder(base.tokenizer, spec.prompts.training, training.max_tokens)
+            examples = encoder.encode(_read_examples(job.train_file))
+            adapter = attach(base, spec.arm, spec.hyperparameters, training, spec.seed)
+        self._emit(Facts("parameters", dict(adapter.parameters)))
+        self._emit(Facts("adapter", {"target_modules": list(adapter.target_modules)}))
+        self._emit(Facts("data", {"truncated_train": sum(example.truncated for example in examples)}))
+        census = dtype_census(adapter.model)
+
+        def on_step(step: int, steps: int, loss: float, rate: float) -> None:
+            self._emit(Progress("train", step, steps, loss, rate))
+
+        with meter.measure("train"):
+            trained = train(
+                base,
+                adapter,
+                examples,
+                training,
+                spec.hyperparameters.learning_rate,
+                spec.seed,
+                checkpointing=spec.arm.checkpointing,
+                on_step=on_step,
+            )
+        self._emit(
+            Facts(
+                "tokens",
+                {
+                    "trained": trained.tokens,
+                    "trained_completion": trained.completion_tokens,
+                    "trained_padding": trained.padding,
+                    "steps": trained.steps,
+                },
+            )
+        )
+        share = moved(adapter)
+        if share == 0.0:
+            raise AdapterError("no lora_B matrix moved from zero: the adapter learned nothing")
+        checks = {
+            "dtypes": census,
+            "lora_b_moved": share,
+            "first_loss": trained.losses[0],
+            "last_loss": trained.losses[-1],
+            "losses": [round(loss, 5) for loss in trained.losses],
+        }
+        self._emit(Facts("checks", checks))
+        return adapter
+
+    def _evaluate(self, base: Base, job: Job, examples: tuple[Example, ...], meter: PhaseMeter) -> float:
+        spec = job.spec
+        dtype = _generation_dtype(spec, base)
+        engine = EngineSettings() if spec.training is None else spec.training.engine
+        with meter.measure("evaluate"), computing_in(base, TORCH_DTYPES[dtype]):
+            encoded = _encoder(base, spec).encode(examples, reserve=spec.generation.max_new_tokens)
+            plan = evaluation_plan([len(item.prompt) for item in encoded], spec.generation.batch_size)
+            loss = validation_loss(base, encoded, plan, engine)
+            generated = 0
+            done = 0
+            for batch in generate(base, encoded, plan, spec.generation, spec.seed):
+                generated += sum(len(written.ids) for written in batch)
+                done += len(batch)
+                self._emit(Answers(tuple(_answer(base, spec.prompts.evaluation, encoded, item) for item in batch)))
+                self._emit(Progress("evaluate", done, len(encoded)))
+        self._emit(Facts("tokens", {"prompt": sum(len(item.prompt) for item in encoded), "generated": generated}))
+        self._emit(Facts("data", {"truncated_evaluated": sum(item.truncated for item in encoded)}))
+        self._emit(Facts("checks", {"generation_dtype": str(dtype), **device_facts(job.device)}))
+        return loss
+
+
+def _encoder(base: Base, spec: RunSpec) -> Encoder:
+    training: Training | None = spec.training
+    limit = ZERO_SHOT_MAX_TOKENS if training is None else training.max_tokens
+    return Encoder(base.tokenizer, spec.prompts.evaluation, limit)
+
+
+def _generation_dtype(spec: RunSpec, base: Base) -> Dtype:
+    """fp32 on a CPU, where bf16 decoding was measured to be up to five times slower, else the arm's compute dtype."""
+    if spec.generation.dtype is not None:
+        return spec.generation.dtype
+    return Dtype.FP32 if base.device == "cpu" else spec.arm.compute_dtype
+
+
+def _answer(base: Base, template: PromptTemplate, encoded: tuple[Encoded, ...], written: Written) -> Answer:
+    text = base.tokenizer.decode(list(written.ids), skip_special_tokens=True)
+    source = encoded[written.index]
+    return Answer(source.example_id, template.answer(text), len(written.ids), written.hit_limit, source.truncated)
+
+
+def _read_examples(path: str) -> tuple[Example, ...]:
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
+    return tuple(Example(row["id"], row["dialogue"], tuple(row["references"])) for row in rows)
+
+
+def _out_of_memory(error: torch.OutOfMemoryError, meter: PhaseMeter) -> Raised:
+    details = {"allocated_bytes": torch.cuda.max_memory_allocated(), "reserved_bytes": torch.cuda.max_memory_reserved()}
+    return Raised("out_of_memory", "OutOfMemoryError", _first_line(error), meter.phase, details)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

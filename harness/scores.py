@@ -1,0 +1,63 @@
+"""ROUGE of predictions against several references, per dialogue and reference, with exact means."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from study.metrics import METRICS, ROUGE_TYPES
+
+Rule = Literal["mean", "max", "first"]
+# Precision, recall and F of one prediction against one reference, in points (0–100).
+Triple = tuple[float, float, float]
+# ROUGE type to one triple a reference.
+Scores = dict[str, tuple[Triple, ...]]
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class Rouge:
+    """rouge_score 0.1.2, stemmed; ROUGE-Lsum with one sentence a line (without the split it equals ROUGE-L)."""
+
+    def __init__(self) -> None:
+        self._scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
+
+    def score(self, prediction: str, references: Sequence[str]) -> Scores:
+        """Scores of one prediction against each of its references, in their order; points, six decimals."""
+        split = by_sentence(prediction)
+        results = [self._scorer.score(by_sentence(reference), split) for reference in references]
+        return {kind: tuple(_triple(result[kind]) for result in results) for kind in ROUGE_TYPES}
+
+
+def by_sentence(text: str) -> str:
+    """A text with one sentence a line, as ROUGE-Lsum wants it (Lin 2004, section 3.2)."""
+    return "\n".join(_SENTENCE_END.split(text.strip()))
+
+
+def _triple(score: object) -> Triple:
+    precision, recall, f_measure = score  # type: ignore[misc]
+    return round(100 * precision, 6), round(100 * recall, 6), round(100 * f_measure, 6)
+
+
+def reduced(triples: Sequence[Triple], rule: Rule) -> float:
+    """One F of a dialogue: mean, best or first over its references, in points."""
+    values = [triple[2] for triple in triples]
+    if rule == "mean":
+        return sum(values) / len(values)
+    return max(values) if rule == "max" else values[0]
+
+
+def means(scored: Sequence[Mapping[str, Sequence[Triple]]], rule: Rule) -> dict[str, float]:
+    """The exact mean over dialogues of each ROUGE type under `rule`, in points."""
+    return {kind: sum(reduced(item[kind], rule) for item in scored) / len(scored) for kind in ROUGE_TYPES}
+
+
+def quality(scored: Sequence[Mapping[str, Sequence[Triple]]], validation_loss: float) -> dict[str, float]:
+    """Every metric of the table for one run, in the table's units."""
+    by_rule: dict[Rule, dict[str, float]] = {rule: means(scored, rule) for rule in ("mean", "max", "first")}
+    values = {"validation_loss": validation_loss}
+    for key, metric in METRICS.items():
+        if metric.rule is not None:
+            values[key] = by_rule[metric.rule][key.removesuffix("_max")]
+    return {key: values[key] for key in METRICS}

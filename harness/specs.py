@@ -1,0 +1,102 @@
+"""From a grid to run specifications: which runs each stage consists of."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from results.schema import Frozen
+from study.arms import Arm
+from study.datasets import SPLITS, Split
+from study.examples import Example, digest
+from study.grid import Grid
+from study.runs import Purpose, RunSpec, SplitData, Stage
+from study.space import Hyperparameters
+
+
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """Makes the run specifications of one study on one set of examples."""
+
+    grid: Grid
+    splits: Mapping[str, SplitData]
+
+    @classmethod
+    def of(cls, grid: Grid, examples: Mapping[str, tuple[Example, ...]]) -> "Specs":
+        """For the examples that were loaded."""
+        return cls(grid, {split: SplitData(split, len(examples[split]), digest(examples[split])) for split in SPLITS})
+
+    def baselines(self, split: Split) -> tuple[RunSpec, ...]:
+        """The zero-shot model of every zero-shot arm on a split."""
+        arms = [arm for arm in self.grid.arms if not arm.trains]
+        return tuple(self._spec(Stage.BASELINE, arm, None, self.grid.tune.seed, split=split) for arm in arms)
+
+    def trial(self, arm: Arm, number: int, hyperparameters: Hyperparameters, seed: int | None = None) -> RunSpec:
+        """One trial of an arm on the validation split."""
+        chosen = self.grid.tune.seed if seed is None else seed
+        return self._spec(Stage.TUNE, arm, hyperparameters, chosen, split="validation", trial=number)
+
+    def block(self, arm: Arm) -> tuple[RunSpec, ...]:
+        """The trials of the block that every arm shares; none where there is nothing to choose."""
+        if self.grid.tune.trials == 0:
+            return ()
+        return tuple(self.trial(arm, number, chosen) for number, chosen in enumerate(self.grid.block(arm)))
+
+    def confirms(self, frozen: Frozen) -> Iterator[RunSpec]:
+        """Every confirm run that the frozen choices allow: each arm on each seed, then the drop-in runs."""
+        chosen = {
+            choice.arm: Hyperparameters(choice.rank, choice.alpha, choice.learning_rate) for choice in frozen.choices
+        }
+        for arm in self.grid.trained_arms:
+            if arm.name in chosen:
+                yield from self._seeds(arm, chosen[arm.name], Purpose.TUNED)
+        done: set[tuple[str, Hyperparameters]] = set()
+        for claim in self.grid.claims:
+            candidate = self.grid.arm(claim.candidate)
+            if claim.drop_in and claim.reference in chosen and candidate.trains:
+                hyperparameters = chosen[claim.reference]
+                if (candidate.name, hyperparameters) not in done:
+                    done.add((candidate.name, hyperparameters))
+                    yield from self._seeds(candidate, hyperparameters, Purpose.DROP_IN)
+
+    def confirm_count(self) -> int:
+        """How many runs follow the freeze: confirm runs, drop-in runs and zero-shot runs on the test split."""
+        per_arm = len(self.grid.seeds) * self.grid.repeats
+        drop_ins = len({(claim.candidate, claim.reference) for claim in self.grid.claims if claim.drop_in})
+        zero_shots = sum(not arm.trains for arm in self.grid.arms)
+        return per_arm * (len(self.grid.trained_arms) + drop_ins) + zero_shots
+
+    def _seeds(self, arm: Arm, hyperparameters: Hyperparameters, purpose: Purpose) -> Iterator[RunSpec]:
+        for seed in self.grid.seeds:
+            for repeat in range(self.grid.repeats):
+                yield self._spec(
+                    Stage.CONFIRM, arm, hyperparameters, seed, split="test", purpose=purpose, repeat=repeat
+                )
+
+    def _spec(
+        self,
+        stage: Stage,
+        arm: Arm,
+        hyperparameters: Hyperparameters | None,
+        seed: int,
+        *,
+        split: Split,
+        purpose: Purpose | None = None,
+        trial: int | None = None,
+        repeat: int = 0,
+    ) -> RunSpec:
+        grid = self.grid
+        return RunSpec(
+            study=grid.study,
+            stage=stage,
+            purpose=purpose,
+            arm=arm,
+            hyperparameters=hyperparameters,
+            seed=seed,
+            trial=trial,
+            repeat=repeat,
+            model=grid.model,
+            train=self.splits["train"] if arm.trains else None,
+            evaluated=self.splits[split],
+            prompts=grid.prompts,
+            training=grid.training if arm.trains else None,
+            generation=grid.generation,
+        )

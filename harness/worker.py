@@ -1,0 +1,91 @@
+"""The worker process: takes commands from its pipe, does them one after another, and dies with the conductor."""
+
+import ctypes
+import faulthandler
+import importlib
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from harness.messages import Command, Device, Event, Hello, Job, ModelRequest, Raised, decode_command, encode
+
+if TYPE_CHECKING:
+    from harness.engine.session import Session
+
+_PR_SET_PDEATHSIG = 1
+Emit = Callable[[Event], None]
+
+
+def serve(connection: Connection, log_path: str, device: Device, parent_pid: int) -> None:
+    """The body of a worker process. Standard output and error go to the log: the pipe alone carries meaning."""
+    _die_with_parent(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    # After a fork these still write to the template's descriptors in its buffers.
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.enable(sys.stderr)
+    faulthandler.register(signal.SIGUSR1, sys.stderr)
+    lock = threading.Lock()
+
+    def emit(event: Event) -> None:
+        with lock:
+            connection.send_bytes(encode(event))
+
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
+    emit(_hello(device))
+    # Imported here and not above: the conductor imports this module too, and never imports torch.
+    session: Session = importlib.import_module("harness.engine.session").Session(emit)
+    while True:
+        command = commands.get()
+        if isinstance(command, Job):
+            session.run(command)
+        elif isinstance(command, ModelRequest):
+            _prepare_model(command, emit)
+        else:
+            emit(importlib.import_module("harness.engine.trying").try_precisions(command))
+
+
+def _listen(connection: Connection, commands: "queue.SimpleQueue[Command]") -> None:
+    """Passes commands on. The end of the pipe is the end of the conductor, and so of this process, at once."""
+    while True:
+        try:
+            data = connection.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(0)
+        commands.put(decode_command(data))
+
+
+def _prepare_model(request: ModelRequest, emit: Emit) -> None:
+    sources = importlib.import_module("harness.engine.sources")
+    try:
+        emit(sources.model_folder(request.model_id, request.revision, request.device))
+    except sources.ModelError as error:
+        emit(Raised("failed", "ModelError", str(error), None))
+
+
+def _hello(device: Device) -> Hello:
+    torch = importlib.import_module("torch")
+    facts = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
+    if device == "cpu":
+        return Hello(os.getpid(), None, None, facts)
+    properties = torch.cuda.get_device_properties(0)
+    facts |= {"cuda": torch.version.cuda, "gpu_memory_bytes": properties.total_memory}
+    return Hello(os.getpid(), f"GPU-{properties.uuid}", properties.name, facts)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Asks the kernel to end this process with its parent, the template, which in turn ends with the conductor."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The conductor may have died before this line: then the pipe is already at its end, and _listen ends us.
+    if parent_pid and not os.path.exists(f"/proc/{parent_pid}"):
+        os._exit(0)

@@ -1,0 +1,144 @@
+"""Worker processes as the conductor holds them: start, talk, end."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from harness.messages import Command, Device, Event, decode_event, encode
+from harness.worker import serve
+
+PRELOAD = ("harness.engine.preload",)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class WorkerDied(RuntimeError):
+    """The process ended without a last word; `exit_code` as multiprocessing gives it (negative: a signal)."""
+
+    def __init__(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+        super().__init__(describe_exit(exit_code))
+
+
+class Silent(RuntimeError):
+    """No event came within the time that was allowed."""
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """An exit code in words: `ended by SIGKILL`, `exit code 1`."""
+    if exit_code is not None and exit_code < 0:
+        try:
+            return f"ended by {signal.Signals(-exit_code).name}"
+        except ValueError:
+            return f"ended by signal {-exit_code}"
+    return f"exit code {exit_code}"
+
+
+class Template:
+    """Makes workers, forked from a process that has imported the libraries once and never touched CUDA."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOAD))
+
+    def start(self, device: Device, log: Path) -> "Worker":
+        """A fresh process on `device`, which writes its standard error to `log`."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ours, theirs = self._context.Pipe(duplex=True)
+        with _worker_environment():
+            process = self._context.Process(
+                target=serve, args=(theirs, str(log), device, os.getpid()), daemon=True, name="qlora-ablation-worker"
+            )
+            process.start()
+        theirs.close()
+        return Worker(process, ours, log)
+
+
+@contextmanager
+def _worker_environment() -> Iterator[None]:
+    """The environment that the template and its workers inherit; the conductor's own is put back."""
+    wanted = {
+        # Lets the template ask for GPUs without making a context, which its forks could not use.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        # The tokenizer's threads do not survive a fork.
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, process: Any, connection: Connection, log: Path) -> None:
+        self._process = process
+        self._connection = connection
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return int(self._process.pid)
+
+    def send(self, command: Command) -> None:
+        """Hands a command over.
+
+        Raises:
+            WorkerDied: there is nobody left to take it.
+        """
+        try:
+            self._connection.send_bytes(encode(command))
+        except OSError as error:
+            raise WorkerDied(self._exit_code()) from error
+
+    def next_event(self, deadline: float | None = None) -> Event:
+        """The next event; `deadline` on the monotonic clock.
+
+        Raises:
+            WorkerDied: the process is gone and has nothing left to say.
+            Silent: nothing came before the deadline.
+        """
+        while True:
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = multiprocessing.connection.wait([self._connection, self._process.sentinel], timeout)
+            if self._connection in ready:
+                try:
+                    return decode_event(self._connection.recv_bytes())
+                except (EOFError, OSError) as error:
+                    raise WorkerDied(self._exit_code()) from error
+            if ready:
+                raise WorkerDied(self._exit_code())
+            raise Silent
+
+    def dump_stacks(self) -> None:
+        """Asks the worker to write the stacks of its threads to its log."""
+        os.kill(self.pid, signal.SIGUSR1)
+        time.sleep(0.2)
+
+    def end(self) -> None:
+        """Ends the process, whatever it is doing, and waits until it is gone."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    def _exit_code(self) -> int | None:
+        self._process.join(timeout=10)
+        code: int | None = self._process.exitcode
+        return code

@@ -1,0 +1,44 @@
+"""`python -m results verify STUDY`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from results.layout import DEFAULT_RESULTS, StudyFolder
+from results.store import ResultsError
+from results.verify import verify
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 everything is whole, 1 something is not (listed), 2 bad arguments."""
+    parser = argparse.ArgumentParser(prog="python -m results", description="Looks after what studies recorded.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("verify", help="whether everything recorded is whole")
+    check.add_argument("study", metavar="STUDY")
+    check.add_argument("--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR")
+    parsed = parser.parse_args(arguments)
+    folder = StudyFolder.of(parsed.results, parsed.study)
+    if not folder.root.is_dir():
+        known = (
+            sorted(path.name for path in parsed.results.glob("*") if path.is_dir()) if parsed.results.is_dir() else []
+        )
+        print(
+            f"STUDY {parsed.study!r}: no such study in {parsed.results}; there are: {', '.join(known) or 'none'}",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        found = verify(folder)
+    except ResultsError as error:
+        print(f"verify: {error}", file=sys.stderr)
+        return 1
+    for fault in found.faults:
+        print(fault)
+    print(
+        f"{found.records} records of {found.runs} runs, {found.predictions} prediction files: {len(found.faults)} faults"
+    )
+    return 1 if found.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

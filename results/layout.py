@@ -1,0 +1,56 @@
+"""Where the files of a study lie, and nothing else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_RESULTS = Path("results/data")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """The folder `<results>/<study>/` of one study."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, results: Path, study: str) -> "StudyFolder":
+        """The folder of `study` under `results`."""
+        return cls(results / study)
+
+    @property
+    def records(self) -> Path:
+        """One record a line, only ever appended to."""
+        return self.root / "records.jsonl"
+
+    @property
+    def quarantine(self) -> Path:
+        """Lines that were found damaged, kept for a person to look at."""
+        return self.root / "quarantine.jsonl"
+
+    @property
+    def frozen(self) -> Path:
+        """The choices made before the test split was scored."""
+        return self.root / "frozen.json"
+
+    @property
+    def plan(self) -> Path:
+        """The planned matrix of the last start: what reports hold the records against."""
+        return self.root / "plan.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the conductor that works on the study."""
+        return self.root / ".lock"
+
+    @property
+    def logs(self) -> Path:
+        """What the workers wrote to their standard error, a file each."""
+        return self.root / "logs"
+
+    def predictions(self, run_id: str) -> Path:
+        """One prediction a line, in the order of the split's examples."""
+        return self.root / "predictions" / f"{run_id}.jsonl"
+
+    def examples(self, split: str, digest: str) -> Path:
+        """The dialogues and references of a split as they were used. Text of the data set: never published."""
+        return self.root / "examples" / f"{split}-{digest[:16]}.jsonl"

@@ -1,0 +1,297 @@
+"""One record: what was seen of one run.
+
+Format history (`schema_version`):
+
+1. First version (0.1.0).
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Status = Literal["completed", "out_of_memory", "diverged", "pruned", "failed", "timeout", "interrupted", "killed"]
+# Never run again: they say something about the arm. `pruned` counts as done.
+FINAL: frozenset[str] = frozenset({"completed", "out_of_memory", "diverged", "pruned"})
+# Run again only when asked to (`--retry-failed`).
+RETRY_ON_REQUEST: frozenset[str] = frozenset({"failed", "timeout"})
+# Always run again: they say nothing about the arm.
+ALWAYS_AGAIN: frozenset[str] = frozenset({"interrupted", "killed"})
+
+NonNegative = Annotated[float, Field(ge=0)]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A part of a record: frozen, and no key that the format does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelPart(Part):
+    """Which weights: Hub id and revision or another source, and whether they were trained at all."""
+
+    id: str
+    revision: str | None
+    weights: Literal["pretrained", "random"]
+
+
+class PrecisionPart(Part):
+    """The number formats of the base: `double_quant` is null unless 4-bit."""
+
+    base: str
+    compute_dtype: str
+    double_quant: bool | None
+
+
+class AdapterPart(Part):
+    """What was adapted; `target_modules` are the module names that really were (null before that is known)."""
+
+    method: str
+    rank: int | None
+    alpha: int | None
+    dropout: float
+    targets: tuple[str, ...]
+    target_modules: tuple[str, ...] | None
+
+
+class ErrorPart(Part):
+    """Why a run has no result."""
+
+    type: str
+    message: str
+    phase: str | None
+
+
+class MemoryPart(Part):
+    """Peaks of one phase, in bytes; null where nothing could read them. `source` says how process and device bytes
+    were read."""
+
+    allocated_bytes: Bytes | None = None
+    reserved_bytes: Bytes | None = None
+    process_bytes: Bytes | None = None
+    device_bytes: Bytes | None = None
+    host_rss_bytes: Bytes | None = None
+    source: str | None = None
+
+
+class Phases(Part):
+    """Memory peaks of each phase; null where the run did not get that far, or had no such phase."""
+
+    load: MemoryPart | None = None
+    prepare: MemoryPart | None = None
+    train: MemoryPart | None = None
+    evaluate: MemoryPart | None = None
+
+
+class Seconds(Part):
+    """Seconds on a monotonic clock, the device synchronised before each reading."""
+
+    load: NonNegative | None = None
+    prepare: NonNegative | None = None
+    train: NonNegative | None = None
+    evaluate: NonNegative | None = None
+    total: NonNegative | None = None
+
+
+class ForecastPart(Part):
+    """What was forecast before the run, to be held against what was measured."""
+
+    train_allocated_bytes: Bytes | None = None
+    train_seconds: NonNegative | None = None
+
+
+class Tokens(Part):
+    """Counts of real tokens: padding is counted apart and never in `trained`."""
+
+    trained: int | None = None
+    trained_completion: int | None = None
+    trained_padding: int | None = None
+    steps: int | None = None
+    prompt: int | None = None
+    generated: int | None = None
+
+
+class Parameters(Part):
+    """Parameter counts with packed 4-bit weights counted as what they stand for; `adapter_bytes` as kept in memory."""
+
+    trainable: int
+    total: int
+    adapter_bytes: int
+
+
+class DataPart(Part):
+    """Which examples were used: digests of their text, their number, and how many did not fit."""
+
+    train_hash: str | None
+    train_size: int | None
+    evaluated_hash: str
+    evaluated_size: int
+    truncated_train: int | None = None
+    truncated_evaluated: int | None = None
+
+
+class Record(Part):
+    """One line of `records.jsonl`. A run may have several; the last counts.
+
+    `quality` holds F measures in points (0–100), mean over references, with `_max` beside, and is null unless the run
+    is completed and its weights are pretrained. `environment` holds GPU, driver, packages and code version.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    study: str
+    stage: Literal["baseline", "tune", "confirm"]
+    purpose: Literal["tuned", "drop_in"] | None
+    split: Literal["validation", "test"]
+    repeat: int
+    arm: str
+    protocol: Literal["paper", "seed"]
+    model: ModelPart
+    precision: PrecisionPart
+    adapter: AdapterPart
+    learning_rate: float | None
+    training: dict[str, Any] | None
+    generation: dict[str, Any]
+    prompt_hash: str
+    seed: int
+    trial: int | None
+    status: Status
+    error: ErrorPart | None
+    quality: dict[str, float] | None
+    memory: Phases
+    forecast: ForecastPart
+    seconds: Seconds
+    tokens: Tokens
+    energy_j: NonNegative | None
+    parameters: Parameters | None
+    checks: dict[str, Any]
+    data: DataPart
+    environment: dict[str, Any]
+    started_at: str
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.status == "completed":
+            if self.error is not None:
+                raise ValueError("a completed run has no error")
+            if (self.quality is None) != (self.model.weights == "random"):
+                raise ValueError("a completed run has quality, unless its weights are random: then it has none")
+        elif self.quality is not None:
+            raise ValueError(f"a run that is {self.status} has no quality")
+        elif self.error is None and self.status not in ("pruned", "interrupted"):
+            raise ValueError(f"a run that is {self.status} says why")
+        return self
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is never repeated."""
+        return self.status in FINAL
+
+
+class Prediction(Part):
+    """One dialogue of a run: what was written and what each reference gave it.
+
+    `scores` maps a ROUGE type to one [precision, recall, F] in points a reference; null for random weights.
+    """
+
+    example_id: str
+    prediction: str
+    tokens: int
+    hit_limit: bool
+    truncated: bool
+    scores: dict[str, tuple[tuple[float, float, float], ...]] | None
+
+
+class Choice(Part):
+    """The hyperparameters frozen for one arm, and what they were chosen by."""
+
+    arm: str
+    rank: int
+    alpha: int
+    learning_rate: float
+    run_id: str | None
+    score: float | None
+    trials: int
+    completed_trials: int
+    edges: tuple[str, ...]
+    ranking: tuple[str, ...]
+    reason: str
+
+
+class FrozenClaim(Part):
+    """A claim as it stood at the freeze: the margin is in points from here on."""
+
+    name: str
+    candidate: str
+    reference: str
+    metrics: tuple[str, ...]
+    margin: float
+    margin_rule: str
+    confidence: float
+    drop_in: bool
+
+
+class ArmPart(Part):
+    """How an arm is described in reports, also where it has no run yet."""
+
+    name: str
+    family: str
+    precision: str
+    method: str
+    double_quant: bool | None
+    targets: tuple[str, ...]
+    zero_shot: str | None
+
+
+class Frozen(Part):
+    """`frozen.json`: what was fixed when the last trial was done and before any test score was seen."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: str
+    protocol: Literal["paper", "seed"]
+    model: ModelPart
+    select_by: str
+    arms: tuple[ArmPart, ...]
+    choices: tuple[Choice, ...]
+    claims: tuple[FrozenClaim, ...]
+    seeds: tuple[int, ...]
+    data: dict[str, str]
+    prompt_hash: str
+    frozen_at: str
+
+
+class PlannedRun(Part):
+    """One run of the planned matrix."""
+
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    stage: Literal["baseline", "tune", "confirm"]
+    purpose: Literal["tuned", "drop_in"] | None
+    arm: str
+    split: Literal["validation", "test"]
+    seed: int
+    trial: int | None
+    repeat: int
+
+
+class Plan(Part):
+    """`plan.json`: the matrix as the grid asks for it, known as far as the freeze allows, and the floors of its data.
+
+    `expected_confirm` counts the confirm and test runs that follow a freeze still to come. `floors` maps a system that
+    needs no training (a constant summary, the first three turns) to its scores on the test split, in points.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: str
+    protocol: Literal["paper", "seed"]
+    arms: tuple[ArmPart, ...]
+    runs: tuple[PlannedRun, ...]
+    expected_confirm: int
+    floors: dict[str, dict[str, float]]
+    # Digest of the test split that the floors were scored on.
+    floors_of: str
+    data_description: str
+    data_notes: tuple[str, ...]
+    # Each claim's margin as the grid states it now: one that differs from the frozen one was changed afterwards.
+    margins: dict[str, str]

@@ -1,0 +1,208 @@
+"""The store: records appended one fsynced line at a time, and read back with damaged lines set apart."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from results.layout import StudyFolder
+from results.schema import SCHEMA_VERSION, Frozen, Plan, Prediction, Record
+
+PartT = TypeVar("PartT", bound=BaseModel)
+
+
+class ResultsError(RuntimeError):
+    """Something recorded cannot be used or cannot be written; the message says which file and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A line that is no record: its number (from 1) and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Every readable record in the order of writing, and the lines that are not."""
+
+    all: tuple[Record, ...]
+    damaged: tuple[Damage, ...]
+
+    @property
+    def last(self) -> dict[str, Record]:
+        """The record that counts for each run: the last one written."""
+        return {record.run_id: record for record in self.all}
+
+
+def read_records(folder: StudyFolder) -> Records:
+    """All records of a study; an absent file holds none. Nothing is changed on disk."""
+    try:
+        data = folder.records.read_bytes()
+    except FileNotFoundError:
+        return Records((), ())
+    except OSError as error:
+        raise ResultsError(f"{folder.records} cannot be read: {error.strerror}") from error
+    records: list[Record] = []
+    damaged: list[Damage] = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        parsed = _parse(line)
+        if isinstance(parsed, Record):
+            records.append(parsed)
+        else:
+            damaged.append(Damage(number, parsed))
+    return Records(tuple(records), tuple(damaged))
+
+
+def _parse(line: bytes) -> Record | str:
+    try:
+        return Record.model_validate_json(line)
+    except ValidationError as error:
+        return _reason(line, error)
+
+
+def _reason(line: bytes, error: ValidationError) -> str:
+    try:
+        version = json.loads(line).get("schema_version")
+    except (ValueError, AttributeError, RecursionError):
+        return "not a JSON object: torn or damaged"
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        return f"schema_version {version} is newer than this program's {SCHEMA_VERSION}: update the program"
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+
+
+class RecordStore:
+    """Appends records to a study's file. One conductor at a time: the study's lock is its caller's duty."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+
+    def append(self, record: Record) -> None:
+        """Writes one line and returns once it is on disk.
+
+        Raises:
+            ResultsError: the line could not be written; whatever stood there before is untouched.
+        """
+        line = record.model_dump_json().encode() + b"\n"
+        path = self._folder.records
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                size = os.fstat(descriptor).st_size
+                # A torn last line (a crash while writing) is closed first, so that it damages nothing but itself.
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    line = b"\n" + line
+                _write_all(descriptor, line, size)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ResultsError(f"{path} cannot be written: {error.strerror}. Earlier records are safe.") from error
+
+
+def _write_all(descriptor: int, data: bytes, size_before: int) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.ftruncate(descriptor, size_before)
+        raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data` in one step: a reader sees the old file or the new one, never a part.
+
+    Raises:
+        ResultsError: it could not be written; the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResultsError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def write_predictions(folder: StudyFolder, run_id: str, predictions: Iterable[Prediction]) -> None:
+    """Writes a run's predictions in one step, in the order of the split's examples."""
+    lines = b"".join(prediction.model_dump_json().encode() + b"\n" for prediction in predictions)
+    write_atomically(folder.predictions(run_id), lines)
+
+
+def read_predictions(folder: StudyFolder, run_id: str) -> tuple[Prediction, ...]:
+    """A run's predictions, in the order of the split's examples.
+
+    Raises:
+        ResultsError: no such file, or a line that is no prediction.
+    """
+    path = folder.predictions(run_id)
+    return tuple(
+        _validated(Prediction, line, path, number)
+        for number, line in enumerate(_bytes(path).split(b"\n"), start=1)
+        if line.strip()
+    )
+
+
+def read_frozen(folder: StudyFolder) -> Frozen | None:
+    """The frozen choices, or None where the study is not frozen yet.
+
+    Raises:
+        ResultsError: the file is there but cannot be used.
+    """
+    if not folder.frozen.exists():
+        return None
+    return _validated(Frozen, _bytes(folder.frozen), folder.frozen, 1)
+
+
+def write_frozen(folder: StudyFolder, frozen: Frozen) -> None:
+    """Writes `frozen.json` in one step."""
+    write_atomically(folder.frozen, frozen.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _validated(model: type[PartT], data: bytes, path: Path, line: int) -> PartT:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ResultsError(f"{path}, line {line}: {where or 'content'}: {first['msg']}") from error
+
+
+def read_plan(folder: StudyFolder) -> Plan | None:
+    """The planned matrix of the last start, or None where there was none.
+
+    Raises:
+        ResultsError: the file is there but cannot be used.
+    """
+    if not folder.plan.exists():
+        return None
+    return _validated(Plan, _bytes(folder.plan), folder.plan, 1)
+
+
+def write_plan(folder: StudyFolder, plan: Plan) -> None:
+    """Writes `plan.json` in one step."""
+    write_atomically(folder.plan, plan.model_dump_json(indent=2).encode() + b"\n")

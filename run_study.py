@@ -1,0 +1,71 @@
+"""Runs a study from its grid: plan, tune, freeze, confirm, report."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.start import RunOptions, plan_only, run_grid
+from reports.report import write_report
+from results.layout import DEFAULT_RESULTS
+from results.store import ResultsError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 all planned runs done, 1 some not (listed), 2 bad arguments or grid, 130 or 143 interrupted."""
+    parsed = _parser().parse_args(arguments)
+    console = Console()
+    options = RunOptions(
+        grid=parsed.grid,
+        overrides=tuple(parsed.set),
+        only=tuple(parsed.only),
+        results=parsed.results,
+        retry_failed=parsed.retry_failed,
+        allow_cpu=parsed.allow_cpu,
+    )
+    if parsed.plan:
+        return plan_only(options, console)
+    done = run_grid(options, console)
+    if done.study is None:
+        return done.exit_code
+    try:
+        report = write_report(parsed.results, done.study, parsed.out)
+    except ResultsError as error:
+        console.print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
+        return max(done.exit_code, 1)
+    for line in report.summary:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {report.index}", markup=False, highlight=False, soft_wrap=True)
+    return done.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_study.py",
+        description="Compares full-precision LoRA, 8-bit LoRA and QLoRA on dialogue summarisation.",
+        epilog="A second start of the same command runs what is missing and nothing else.",
+    )
+    parser.add_argument("--grid", required=True, metavar="G", help="a grid file, or a name in study/grids/")
+    parser.add_argument("--plan", action="store_true", help="print the matrix and what it takes; run nothing")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the grid: training.steps=50, arms.qlora.precision=fp4 (may be given several times)",
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="ARM", help="run these arms only")
+    parser.add_argument(
+        "--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="where studies are kept (results/data)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports/out"), metavar="DIR", help="where reports go (reports/out)"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run failed and timed-out runs again")
+    parser.add_argument("--allow-cpu", action="store_true", help="run a grid that asks for a GPU on the CPU")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is studied: grids, arms, search space, prompts, datasets, metrics and claims. Pure values."""

@@ -1,0 +1,61 @@
+"""Training and generation settings: the same for every arm of a study."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from study.arms import Dtype
+
+# `seed` re-runs an old notebook and allows what a study must not do.
+Protocol = Literal["paper", "seed"]
+Optimizer = Literal["adamw", "paged_adamw_8bit"]
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Levers of speed that must not move the numbers; each can be switched off."""
+
+    # Logits at completion positions only, instead of over the whole sequence.
+    completion_logits: bool = True
+    # Lengths are rounded up to a multiple of this many tokens.
+    pad_to_multiple: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How an adapter is trained. `batch_size` counts dialogues per optimizer step; lengths are in tokens."""
+
+    steps: int | None
+    epochs: float | None
+    batch_size: int
+    micro_batch_size: int
+    max_tokens: int
+    optimizer: Optimizer
+    schedule: Schedule
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    adapter_dtype: Literal["fp32", "compute"]
+    model_dropout: bool
+    loss_on: Literal["completion", "all"]
+    length_grouping: bool
+    engine: EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Random decoding, allowed only when an old protocol is re-run."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How summaries are written; greedy unless `sampling` is given. `dtype` None: chosen by device, and recorded."""
+
+    max_new_tokens: int
+    batch_size: int
+    dtype: Dtype | None
+    sampling: Sampling | None
