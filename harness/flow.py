@@ -8,7 +8,7 @@ from harness.adapters.sources import Loaded
 from harness.adapters.tuning import ArmTuner, Seen
 from harness.conductor import Conductor
 from harness.floors import floors
-from harness.freezing import Candidate, arm_parts, choose, freeze, margin_rule, ranked
+from harness.freezing import Candidate, Trials, arm_parts, choose, freeze, margin_rule, ranked
 from harness.progress import parted
 from harness.scores import Rouge
 from harness.specs import Specs
@@ -198,21 +198,20 @@ class Study:
             self.view.note(f"not frozen yet: {len(waiting)} trials are still to come ({waiting[0]}, …)")
             return None
         choices = [choice for found in trials.values() if (choice := self._choice(found)) is not None]
-        frozen = freeze(
-            self.grid,
-            choices,
-            {
-                spec.arm.name: self.last[spec.run_id]
-                for spec in self.specs.baselines("validation")
-                if spec.run_id in self.last
-            },
-            [*self.specs.baselines("test"), *(self._before_freeze())],
-            earlier,
-            {choice.arm: self._scores_of(choice) for choice in choices},
+        before = [*self._before_freeze(), *(spec for found in trials.values() for _, spec in found.trials)]
+        baselines = self.specs.baselines("validation")
+        seen = Trials(
+            choices=choices,
+            scores={choice.arm: self._scores_of(choice) for choice in choices},
+            baselines={spec.arm.name: self.last[spec.run_id] for spec in baselines if spec.run_id in self.last},
+            run_ids=frozenset(spec.run_id for spec in before),
+            hashes=self.specs.hashes(),
         )
+        frozen = freeze(self.grid, seen, earlier)
         if frozen != earlier:
             write_frozen(self.folder, frozen)
-        for choice in frozen.choices if earlier is None else ():
+        known = earlier.choices if earlier is not None else ()
+        for choice in (choice for choice in frozen.choices if choice not in known):
             self.view.note(
                 f"frozen {choice.arm}: rank {choice.rank}, alpha {choice.alpha}, "
                 f"learning rate {choice.learning_rate:g} ({choice.reason})"

@@ -8,7 +8,6 @@ from results.schema import ArmPart, Choice, Frozen, FrozenClaim, ModelPart, Reco
 from study.claims import Claim, FixedMargin
 from study.grid import Grid
 from study.metrics import METRICS
-from study.runs import RunSpec
 from study.space import Hyperparameters
 
 
@@ -102,72 +101,65 @@ def margin_rule(claim: Claim) -> str:
     return f"retain {claim.margin.share:g} of the reference's gain over zero-shot on validation, within 0.5 to 1.0"
 
 
-def freeze(
-    grid: Grid,
-    choices: Sequence[Choice],
-    baselines: Mapping[str, Record],
-    specs: Sequence[RunSpec],
-    earlier: Frozen | None,
-    chosen_scores: Mapping[str, Mapping[str, float]],
-) -> Frozen:
-    """The frozen study. What an earlier freeze fixed stays as it was; arms and claims new in the grid are added.
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What the freeze looks at: a choice for each arm with its validation scores, the validation record of each
+    zero-shot arm, the ids of all runs before the freeze, and the digests of the data."""
 
-    Args:
-        baselines: the validation record of each zero-shot arm.
-        specs: any runs of the study, for the digests of data and prompt.
-        chosen_scores: validation quality of each arm's winner.
-    """
-    kept = {} if earlier is None else {choice.arm: choice for choice in earlier.choices}
-    kept_claims = {} if earlier is None else {claim.name: claim for claim in earlier.claims}
+    choices: Sequence[Choice]
+    scores: Mapping[str, Mapping[str, float]]
+    baselines: Mapping[str, Record]
+    run_ids: frozenset[str]
+    hashes: dict[str, str]
+
+
+def freeze(grid: Grid, trials: Trials, earlier: Frozen | None) -> Frozen:
+    """The frozen study. What an earlier freeze fixed stays as it was; arms and claims new in the grid are added."""
+    prompt_hash = f"{grid.prompts.training.hash}-{grid.prompts.evaluation.hash}"
+    if earlier is not None and (earlier.data != trials.hashes or earlier.prompt_hash != prompt_hash):
+        # Other data or another prompt make another study under the same name: nothing of the old freeze holds.
+        earlier = None
+    # A choice made among runs that the grid no longer asks for (other training settings, say) does not hold either.
+    known = (*trials.run_ids, None)
+    kept = {choice.arm: choice for choice in earlier.choices if choice.run_id in known} if earlier else {}
+    kept_claims = {claim.name: claim for claim in earlier.claims} if earlier else {}
     late = " (added after the freeze)" if earlier is not None else ""
-    claims = [
-        kept_claims.get(claim.name) or _frozen_claim(grid, claim, baselines, chosen_scores, late)
-        for claim in grid.claims
-    ]
-    hashes = {part.split: part.hash for spec in specs for part in (spec.train, spec.evaluated) if part is not None}
+    claims = [kept_claims.get(claim.name) or _frozen_claim(grid, claim, trials, late) for claim in grid.claims]
     return Frozen(
         study=grid.study,
         protocol=grid.protocol,
         model=ModelPart(id=grid.model.id, revision=grid.model.revision, weights=grid.model.weights),
         select_by=grid.tune.select_by,
         arms=arm_parts(grid),
-        choices=tuple(kept.get(choice.arm, choice) for choice in choices),
+        choices=tuple(kept.get(choice.arm, choice) for choice in trials.choices),
         claims=tuple(claims),
         seeds=grid.seeds,
-        data=hashes,
-        prompt_hash=f"{grid.prompts.training.hash}-{grid.prompts.evaluation.hash}",
+        data=trials.hashes,
+        prompt_hash=prompt_hash,
         frozen_at=datetime.now(UTC).isoformat(timespec="seconds") if earlier is None else earlier.frozen_at,
     )
 
 
-def _frozen_claim(
-    grid: Grid,
-    claim: Claim,
-    baselines: Mapping[str, Record],
-    chosen_scores: Mapping[str, Mapping[str, float]],
-    late: str,
-) -> FrozenClaim:
+def _frozen_claim(grid: Grid, claim: Claim, trials: Trials, late: str) -> FrozenClaim:
     return FrozenClaim(
         name=claim.name,
         candidate=claim.candidate,
         reference=claim.reference,
         metrics=claim.metrics,
-        margin=_points(grid, claim, baselines, chosen_scores),
+        margin=_points(grid, claim, trials),
         margin_rule=margin_rule(claim) + late,
         confidence=claim.confidence,
         drop_in=claim.drop_in,
     )
 
 
-def _points(
-    grid: Grid, claim: Claim, baselines: Mapping[str, Record], chosen_scores: Mapping[str, Mapping[str, float]]
-) -> float:
+def _points(grid: Grid, claim: Claim, trials: Trials) -> float:
     if isinstance(claim.margin, FixedMargin):
         return claim.margin.points
     metric = claim.metrics[0]
     zero_shot = grid.zero_shot_of(grid.arm(claim.reference))
-    baseline = None if zero_shot is None else baselines.get(zero_shot.name)
-    reference = chosen_scores.get(claim.reference, {}).get(metric)
+    baseline = None if zero_shot is None else trials.baselines.get(zero_shot.name)
+    reference = trials.scores.get(claim.reference, {}).get(metric)
     if baseline is None or baseline.quality is None or reference is None:
         # Without both scores the rule cannot be computed: the strictest margin that it can give.
         return claim.margin.points(0.0, 0.0)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -35,9 +35,8 @@ def by_sentence(text: str) -> str:
     return "\n".join(_SENTENCE_END.split(text.strip()))
 
 
-def _triple(score: object) -> Triple:
-    precision, recall, f_measure = score  # type: ignore[misc]
-    return round(100 * precision, 6), round(100 * recall, 6), round(100 * f_measure, 6)
+def _triple(score: Any) -> Triple:
+    return round(100 * score.precision, 6), round(100 * score.recall, 6), round(100 * score.fmeasure, 6)
 
 
 def reduced(triples: Sequence[Triple], rule: Rule) -> float:

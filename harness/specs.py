@@ -1,7 +1,7 @@
 """From a grid to run specifications: which runs each stage consists of."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.schema import Frozen
 from study.arms import Arm
@@ -27,12 +27,13 @@ class Specs:
     def baselines(self, split: Split) -> tuple[RunSpec, ...]:
         """The zero-shot model of every zero-shot arm on a split."""
         arms = [arm for arm in self.grid.arms if not arm.trains]
-        return tuple(self._spec(Stage.BASELINE, arm, None, self.grid.tune.seed, split=split) for arm in arms)
+        return tuple(self._spec(Stage.BASELINE, arm, split) for arm in arms)
 
     def trial(self, arm: Arm, number: int, hyperparameters: Hyperparameters, seed: int | None = None) -> RunSpec:
         """One trial of an arm on the validation split."""
         chosen = self.grid.tune.seed if seed is None else seed
-        return self._spec(Stage.TUNE, arm, hyperparameters, chosen, split="validation", trial=number)
+        spec = self._spec(Stage.TUNE, arm, "validation")
+        return replace(spec, hyperparameters=hyperparameters, seed=chosen, trial=number)
 
     def block(self, arm: Arm) -> tuple[RunSpec, ...]:
         """The trials of the block that every arm shares; none where there is nothing to choose."""
@@ -57,6 +58,10 @@ class Specs:
                     done.add((candidate.name, hyperparameters))
                     yield from self._seeds(candidate, hyperparameters, Purpose.DROP_IN)
 
+    def hashes(self) -> dict[str, str]:
+        """The digest of each split."""
+        return {split: part.hash for split, part in self.splits.items()}
+
     def confirm_count(self) -> int:
         """How many runs follow the freeze: confirm runs, drop-in runs and zero-shot runs on the test split."""
         per_arm = len(self.grid.seeds) * self.grid.repeats
@@ -65,34 +70,23 @@ class Specs:
         return per_arm * (len(self.grid.trained_arms) + drop_ins) + zero_shots
 
     def _seeds(self, arm: Arm, hyperparameters: Hyperparameters, purpose: Purpose) -> Iterator[RunSpec]:
+        spec = replace(self._spec(Stage.CONFIRM, arm, "test"), hyperparameters=hyperparameters, purpose=purpose)
         for seed in self.grid.seeds:
             for repeat in range(self.grid.repeats):
-                yield self._spec(
-                    Stage.CONFIRM, arm, hyperparameters, seed, split="test", purpose=purpose, repeat=repeat
-                )
+                yield replace(spec, seed=seed, repeat=repeat)
 
-    def _spec(
-        self,
-        stage: Stage,
-        arm: Arm,
-        hyperparameters: Hyperparameters | None,
-        seed: int,
-        *,
-        split: Split,
-        purpose: Purpose | None = None,
-        trial: int | None = None,
-        repeat: int = 0,
-    ) -> RunSpec:
+    def _spec(self, stage: Stage, arm: Arm, split: Split) -> RunSpec:
+        """What every run of a stage has in common; a zero-shot run is whole with it."""
         grid = self.grid
         return RunSpec(
             study=grid.study,
             stage=stage,
-            purpose=purpose,
+            purpose=None,
             arm=arm,
-            hyperparameters=hyperparameters,
-            seed=seed,
-            trial=trial,
-            repeat=repeat,
+            hyperparameters=None,
+            seed=grid.tune.seed,
+            trial=None,
+            repeat=0,
             model=grid.model,
             train=self.splits["train"] if arm.trains else None,
             evaluated=self.splits[split],

@@ -10,12 +10,9 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import Any
 
 from harness.messages import Command, Device, Event, Hello, Job, ModelRequest, Raised, decode_command, encode
-
-if TYPE_CHECKING:
-    from harness.engine.session import Session
 
 _PR_SET_PDEATHSIG = 1
 Emit = Callable[[Event], None]
@@ -43,8 +40,8 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
     emit(_hello(device))
-    # Imported here and not above: the conductor imports this module too, and never imports torch.
-    session: Session = importlib.import_module("harness.engine.session").Session(emit)
+    # Imported here and by name: the conductor imports this module too, and never loads torch.
+    session: Any = importlib.import_module("harness.engine.session").Session(emit)
     while True:
         command = commands.get()
         if isinstance(command, Job):

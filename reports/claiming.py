@@ -1,4 +1,4 @@
-"""Claims on evidence: a comparison a metric, Holm over the arms, one verdict. Whatever cannot be computed fails closed."""
+"""Claims on evidence: a comparison a metric, Holm over the arms, one verdict. What cannot be computed fails closed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -168,13 +168,13 @@ def _needs(metrics: Sequence[MetricResult], margin: float) -> tuple[str, ...]:
         )
         if isinstance(needed, EnoughSeeds):
             needs.append(
-                f"{label(item.metric)}: about {needed.advised} seeds an arm on {item.comparison.dialogues} dialogues would "
-                f"show a true match at a margin of {margin:g} (power {100 * needed.power:.0f}%)"
+                f"{label(item.metric)}: about {needed.advised} seeds an arm on {item.comparison.dialogues} dialogues "
+                f"would show a true match at a margin of {margin:g} (power {100 * needed.power:.0f}%)"
             )
         else:
             needs.append(
-                f"{label(item.metric)}: no number of seeds is enough on {item.comparison.dialogues} dialogues at a margin of "
-                f"{margin:g}; it needs more than {needed.dialogues} dialogues"
+                f"{label(item.metric)}: no number of seeds is enough on {item.comparison.dialogues} dialogues at a "
+                f"margin of {margin:g}; it needs more than {needed.dialogues} dialogues"
             )
     return tuple(needs)
 

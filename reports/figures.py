@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import seaborn as sns
@@ -20,7 +20,7 @@ FORMATS = ("pdf", "png", "svg")
 # Okabe and Ito's colours, told apart by colour-blind readers; markers tell arms apart in grey too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-_SETTINGS = {
+_SETTINGS: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -42,6 +42,8 @@ class Point:
 
     name: str
     kind: Kind
+    # Arms on one base share a colour and a marker: their zero-shot model is the hollow one.
+    base: str
     memory: float
     memory_low: float
     memory_high: float
@@ -69,11 +71,6 @@ class MemoryFigure:
     did_not_fit: tuple[str, ...]
     caption: str
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return not any(panel.points for panel in self.panels) and not self.did_not_fit
-
 
 def memory_figure(evidence: Evidence, metrics: tuple[str, ...] = ("rouge1", "rougeL")) -> MemoryFigure:
     """The numbers of memory against ROUGE."""
@@ -88,11 +85,12 @@ def memory_figure(evidence: Evidence, metrics: tuple[str, ...] = ("rouge1", "rou
         )
         for metric in metrics
     )
+    scores = " and ".join(METRICS[metric].label for metric in metrics)
     caption = (
-        f"{label[0].upper()}{label[1:]}, against {' and '.join(METRICS[metric].label for metric in metrics)} on the test split "
-        f"({evidence.plan.data_description}). Filled markers are trained arms, at the peak of training; hollow ones are the "
-        "same models zero-shot, at the peak of evaluation. Bars are 95% intervals over seeds and dialogues, and the range of "
-        "memory over runs. Dotted lines are systems that learn nothing."
+        f"{label[0].upper()}{label[1:]}, against {scores} on the test split ({evidence.plan.data_description}). "
+        "Filled markers are trained arms, at the peak of training; hollow ones are the same models zero-shot, at the "
+        "peak of evaluation. Bars are 95% intervals over seeds and dialogues, and the range of memory over runs. "
+        "Dotted lines are systems that learn nothing."
     )
     unfit = tuple(arm.part.name for arm in evidence.arms if arm.did_not_fit and arm.scored is None)
     if unfit:
@@ -112,6 +110,7 @@ def _point(arm: ArmEvidence, metric: str) -> Point | None:
     return Point(
         name=arm.part.name,
         kind="trained" if arm.trains else "zero-shot",
+        base=arm.part.zero_shot or arm.part.name,
         memory=memory.median_bytes / GIB,
         memory_low=memory.low_bytes / GIB,
         memory_high=memory.high_bytes / GIB,
@@ -124,7 +123,7 @@ def _point(arm: ArmEvidence, metric: str) -> Point | None:
 
 def draw(figure: MemoryFigure) -> dict[str, bytes]:
     """The figure as PDF, PNG and SVG: the same value gives the same bytes."""
-    with mpl.rc_context(_SETTINGS), sns.axes_style("ticks", rc=_SETTINGS):
+    with mpl.rc_context(_SETTINGS), sns.axes_style("ticks"):
         canvas = Figure(figsize=(7.0, 3.1), layout="constrained")
         axes = canvas.subplots(1, len(figure.panels), sharex=True, squeeze=False)[0]
         for axis, panel in zip(axes, figure.panels, strict=True):
@@ -141,8 +140,9 @@ def _names(panel: MemoryPanel, figure: MemoryFigure) -> list[str]:
 
 
 def _panel(axis: Axes, panel: MemoryPanel, figure: MemoryFigure) -> None:
-    for index, point in enumerate(panel.points):
-        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+    bases = list(dict.fromkeys(point.base for point in panel.points))
+    for point in panel.points:
+        colour, marker = _style(bases.index(point.base))
         axis.errorbar(
             point.memory,
             point.score,
@@ -157,14 +157,14 @@ def _panel(axis: Axes, panel: MemoryPanel, figure: MemoryFigure) -> None:
             label=point.name,
         )
     for offset, name in enumerate(figure.did_not_fit):
-        style = len(panel.points) + offset
+        colour, marker = _style(len(bases) + offset)
         axis.plot(
             1.0 - 0.04 * offset,
             0.04,
             transform=axis.transAxes,
             linestyle="none",
-            marker=_MARKERS[style % len(_MARKERS)],
-            color=_COLOURS[style % len(_COLOURS)],
+            marker=marker,
+            color=colour,
             markerfacecolor="white",
             clip_on=False,
             label=f"{name} (did not fit)",
@@ -174,11 +174,17 @@ def _panel(axis: Axes, panel: MemoryPanel, figure: MemoryFigure) -> None:
         axis.annotate(
             name, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6, color="0.35"
         )
+    if not panel.points:
+        axis.text(0.5, 0.5, "no arm has a score", transform=axis.transAxes, ha="center", va="center", color="0.35")
     metric = METRICS[panel.metric]
     axis.set_xlabel(figure.memory_label)
     axis.set_ylabel(f"{metric.label}, {metric.unit}")
     axis.margins(x=0.12, y=0.12)
     sns.despine(ax=axis)
+
+
+def _style(index: int) -> tuple[str, str]:
+    return _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
 
 
 def _bytes(canvas: Figure, kind: str) -> bytes:

@@ -39,7 +39,7 @@ def latex(text: str) -> str:
 
 
 def macro_name(*parts: str) -> str:
-    """A macro name from any texts: letters only, each word capitalised, digits as words (`qlora-nf4` → `QloraNfFour`)."""
+    """A macro name from any texts: letters only, words capitalised, digits as words (`qlora-nf4` → `QloraNfFour`)."""
     words = [word for part in parts for word in re.findall(r"[A-Za-z]+|\d", part)]
     return "".join(_DIGITS.get(word, word[:1].upper() + word[1:]) for word in words)
 

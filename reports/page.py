@@ -24,18 +24,16 @@ th { vertical-align: bottom; white-space: normal; } .number { text-align: right;
 """.strip()
 
 
-def page(
-    evidence: Evidence, results: Sequence[ClaimResult], tables: Sequence[Table], svg: str | None, caption: str
-) -> str:
+def page(evidence: Evidence, results: Sequence[ClaimResult], tables: Sequence[Table], svg: str, caption: str) -> str:
     """The page of one study; `svg` is the figure that this program drew itself."""
     parts = [
         f"<h1>Study {_(evidence.study)}</h1>",
-        f'<p class="note">{_(evidence.plan.data_description)}; {_(_model(evidence))}. {_("; ".join(evidence.environment))}</p>',
+        f'<p class="note">{_(evidence.plan.data_description)}; {_(_model(evidence))}. '
+        f"{_('; '.join(evidence.environment))}</p>",
         "<h2>Verdict</h2>",
         *([_verdict(result) for result in results] or [f"<p>{_(_no_claim(evidence))}</p>"]),
     ]
-    if svg is not None:
-        parts += ["<h2>Memory against ROUGE</h2>", f"<figure>{svg}<figcaption>{_(caption)}</figcaption></figure>"]
+    parts += ["<h2>Memory against ROUGE</h2>", f"<figure>{svg}<figcaption>{_(caption)}</figcaption></figure>"]
     for table in tables:
         parts += [f"<h2>{_(table.name.capitalize())}</h2>", _table(table)]
     parts += _findings(evidence)

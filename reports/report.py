@@ -53,14 +53,12 @@ def _files(evidence: Evidence, claims: Sequence[ClaimResult]) -> dict[str, bytes
     for table in tables:
         files |= _table_files(table)
     figure = memory_figure(evidence)
-    svg = None
-    if not figure.is_empty:
-        drawn = draw(figure)
-        files |= {f"figures/memory_vs_rouge.{kind}": data for kind, data in drawn.items()}
-        files["figures/memory_vs_rouge.txt"] = (figure.caption + "\n").encode()
-        # The XML declaration and doctype of a file of its own have no place inside a page.
-        svg = drawn["svg"].decode()
-        svg = svg[svg.index("<svg") :]
+    drawn = draw(figure)
+    files |= {f"figures/memory_vs_rouge.{kind}": data for kind, data in drawn.items()}
+    files["figures/memory_vs_rouge.txt"] = (figure.caption + "\n").encode()
+    # The XML declaration and doctype of a file of its own have no place inside a page.
+    svg = drawn["svg"].decode()
+    svg = svg[svg.index("<svg") :]
     files["numbers.tex"] = numbers_tex(evidence, claims).encode()
     files["index.html"] = page(evidence, claims, tables, svg, figure.caption).encode()
     return files

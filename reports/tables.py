@@ -48,14 +48,14 @@ class Table:
 def main_table(evidence: Evidence) -> Table:
     """One row an arm, zero-shot arms and floors included: memory, time, scores with 95% intervals, what was chosen."""
     on_gpu = any(memory.on_gpu for arm in evidence.arms if (memory := arm.memory()) is not None)
-    memory = "peak memory, GiB (GPU allocated)" if on_gpu else "peak memory, GiB (host RSS)"
+    memory_header = "peak memory, GiB (GPU allocated)" if on_gpu else "peak memory, GiB (host RSS)"
     columns = (
         Column("arm"),
         Column("precision"),
         Column("method"),
         Column("trainable", numeric=True),
         Column("of all, %", numeric=True),
-        Column(memory, numeric=True),
+        Column(memory_header, numeric=True),
         Column("training, s", numeric=True),
         *(Column(METRICS[kind].label, numeric=True) for kind in ROUGE_TYPES),
         Column("seeds", numeric=True),
@@ -67,9 +67,9 @@ def main_table(evidence: Evidence) -> Table:
     rows = [_arm_row(evidence, arm) for arm in evidence.arms]
     rows += [_floor_row(name, scores, len(columns)) for name, scores in evidence.plan.floors.items()]
     caption = (
-        "Scores are F measures in points on the test split, mean over references, with half the width of the 95% interval "
-        "over seeds and dialogues. Memory is the peak while training (while evaluating for zero-shot arms), the median over "
-        "runs. Floors are systems that learn nothing."
+        "Scores are F measures in points on the test split, mean over references, with half the width of the 95% "
+        "interval over seeds and dialogues. Memory is the peak while training (while evaluating for zero-shot arms), "
+        "the median over runs. Floors are systems that learn nothing."
     )
     return Table("main", caption, columns, tuple(rows))
 

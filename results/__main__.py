@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
             sorted(path.name for path in parsed.results.glob("*") if path.is_dir()) if parsed.results.is_dir() else []
         )
         print(
-            f"STUDY {parsed.study!r}: no such study in {parsed.results}; there are: {', '.join(known) or 'none'}",
+            f"STUDY {parsed.study!r}: no such study in {parsed.results}; known: {', '.join(known) or 'none'}",
             file=sys.stderr,
         )
         return 2
@@ -34,9 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for fault in found.faults:
         print(fault)
-    print(
-        f"{found.records} records of {found.runs} runs, {found.predictions} prediction files: {len(found.faults)} faults"
-    )
+    counts = f"{found.records} records of {found.runs} runs, {found.predictions} prediction files"
+    print(f"{counts}: {len(found.faults)} faults")
     return 1 if found.faults else 0
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 Status = Literal["completed", "out_of_memory", "diverged", "pruned", "failed", "timeout", "interrupted", "killed"]
 # Never run again: they say something about the arm. `pruned` counts as done.

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _BOUND = r"-?[0-9]{1,12}"
 _SLICE = re.compile(rf"(?P<name>.+?)(?:\[(?P<low>{_BOUND})?:(?P<high>{_BOUND})?\])?")

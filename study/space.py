@@ -78,14 +78,15 @@ class Space:
         """The hyperparameters of a winner that lie at the edge of their range, such as `learning_rate high`."""
         found = []
         for name, values, value in (("rank", self.rank, chosen.rank), ("alpha", self.alpha, chosen.alpha)):
-            if len(values) > 1 and value in (min(values), max(values)):
+            # Of two values each is an end: a flag that is always up says nothing.
+            if len(values) > 2 and value in (min(values), max(values)):
                 found.append(f"{name} {'low' if value == min(values) else 'high'}")
         rates = self.learning_rate
         if isinstance(rates, Interval):
             edge = rates.edge(chosen.learning_rate)
             if edge is not None:
                 found.append(f"learning_rate {edge}")
-        elif len(rates) > 1 and chosen.learning_rate in (min(rates), max(rates)):
+        elif len(rates) > 2 and chosen.learning_rate in (min(rates), max(rates)):
             found.append(f"learning_rate {'low' if chosen.learning_rate == min(rates) else 'high'}")
         return tuple(found)
 

@@ -12,7 +12,7 @@ _DESCRIPTION = (
 )
 
 
-class ExactRouge(evaluate.Metric):
+class ExactRouge(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """`compute(predictions=[...], references=[[...], ...])` gives F in points for each ROUGE type and rule.
 
     `evaluate.load("rouge")` needs the network, and its aggregate is the median of an unseeded bootstrap.

@@ -36,9 +36,9 @@ def load(spec: DataSpec) -> Loaded:
     """
     source = spec.source
     if isinstance(source, GeneratedData):
-        counts = {split: spec.limit(split) or 0 for split in SPLITS}
+        counts: dict[str, int] = {split: spec.limit(split) or 0 for split in SPLITS}
         splits = generate(source.seed, counts, scenes=source.scenes, turns=source.turns, references=source.references)
-        loaded = {split: tuple(splits[split]) for split in SPLITS}
+        loaded: dict[str, tuple[Example, ...]] = {split: tuple(splits[split]) for split in SPLITS}
         description = f"generated dialogues (seed {source.seed}, {source.turns[0]} to {source.turns[1]} turns)"
     else:
         loaded = {split: _split(source, split, name)[: spec.limit(split)] for split, name in source.splits}

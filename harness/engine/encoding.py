@@ -1,4 +1,4 @@
-"""From dialogues to token ids: prompt and completion apart, so that training and evaluation share every prompt token."""
+"""From dialogues to token ids: prompt and completion apart, so that training and evaluation share every prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

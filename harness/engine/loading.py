@@ -80,7 +80,7 @@ def load_base(folder: str, arm: Arm, device: Device, *, model_dropout: bool) -> 
         # On CPUs with AVX512-BF16 an evaluated Linear4bit would repack its weights for good, with absmax rounded to
         # bf16 and no way back to training: numbers would depend on the CPU and on what ran before.
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - torch types module attributes as tensors
     return Base(model, tokenizer, device, dtype)
 
 

@@ -13,7 +13,7 @@ from harness.engine.encoding import Encoded, Encoder
 from harness.engine.generating import Written, generate
 from harness.engine.loading import TORCH_DTYPES, Base, computing_in, device_facts, dtype_census, load_base
 from harness.engine.meters import PhaseMeter
-from harness.engine.training import Diverged, train, validation_loss
+from harness.engine.training import Diverged, Recipe, train, validation_loss
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised
 from study.arms import Dtype
 from study.examples import Example
@@ -88,21 +88,13 @@ class Session:
         self._emit(Facts("adapter", {"target_modules": list(adapter.target_modules)}))
         self._emit(Facts("data", {"truncated_train": sum(example.truncated for example in examples)}))
         census = dtype_census(adapter.model)
+        recipe = Recipe(training, spec.hyperparameters.learning_rate, spec.seed, spec.arm.checkpointing)
 
         def on_step(step: int, steps: int, loss: float, rate: float) -> None:
             self._emit(Progress("train", step, steps, loss, rate))
 
         with meter.measure("train"):
-            trained = train(
-                base,
-                adapter,
-                examples,
-                training,
-                spec.hyperparameters.learning_rate,
-                spec.seed,
-                checkpointing=spec.arm.checkpointing,
-                on_step=on_step,
-            )
+            trained = train(base, adapter, examples, recipe, on_step)
         self._emit(
             Facts(
                 "tokens",

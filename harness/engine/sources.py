@@ -108,7 +108,8 @@ def _dequantise(into: Path) -> None:
     gguf_config = getattr(transformers, "GgufConfig", None)
     if gguf_config is not None:
         options["quantization_config"] = gguf_config(dequantize=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), **options).to(torch.bfloat16)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), **options)
+    model.to(torch.bfloat16)
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     # The file's metadata name another end of sequence in some versions of transformers; the model writes <|im_end|>.
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|im_end|>"

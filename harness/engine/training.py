@@ -1,5 +1,6 @@
 """The training loop: plain PyTorch, one optimizer step after another, every number in sight."""
 
+import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,16 @@ class Batch:
     def padding(self) -> int:
         """Padded positions of the batch."""
         return self.ids.numel() - self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What one training is besides its model and data: settings, peak learning rate, seed, checkpointing."""
+
+    training: Training
+    learning_rate: float
+    seed: int
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +103,7 @@ def summed_loss(base: Base, batch: Batch, engine: EngineSettings) -> torch.Tenso
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
 
 
-def train(
-    base: Base,
-    adapter: Adapter,
-    examples: Sequence[Encoded],
-    training: Training,
-    hyperparameters_rate: float,
-    seed: int,
-    *,
-    checkpointing: bool,
-    on_step: OnStep,
-) -> Trained:
+def train(base: Base, adapter: Adapter, examples: Sequence[Encoded], recipe: Recipe, on_step: OnStep) -> Trained:
     """Trains the adapter in place.
 
     The loss of a step is the mean over all learned tokens of its batch, also when the batch is split into
@@ -111,17 +112,18 @@ def train(
     Raises:
         Diverged: a loss or a gradient norm that is not finite (with fp16 scaling, only when it persists).
     """
+    training = recipe.training
     lengths = [example.length for example in examples]
     count = step_count(len(examples), training.batch_size, steps=training.steps, epochs=training.epochs)
-    plan = training_plan(lengths, training.batch_size, count, seed, group=training.length_grouping)
+    plan = training_plan(lengths, training.batch_size, count, recipe.seed, group=training.length_grouping)
     model = adapter.model
     model.train()
-    _set_checkpointing(base.model, on=checkpointing)
-    optimizer = _optimizer(model, training, hyperparameters_rate, base.device)
+    _set_checkpointing(base.model, on=recipe.checkpointing)
+    optimizer = _optimizer(model, training, recipe.learning_rate, base.device)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, count, training))
     scaler = torch.amp.GradScaler(base.device, enabled=base.dtype == torch.float16)
     stepper = _Stepper(base, model, optimizer, scaler, training)
-    torch.manual_seed(seed + 1)
+    torch.manual_seed(recipe.seed + 1)
     try:
         return _loop(stepper, schedule, examples, plan, on_step)
     finally:
@@ -215,9 +217,8 @@ def rate_factor(step: int, steps: int, training: Training) -> float:
 def _optimizer(model: Any, training: Training, rate: float, device: str) -> Any:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if training.optimizer == "paged_adamw_8bit":
-        from bitsandbytes.optim import PagedAdamW8bit
-
-        return PagedAdamW8bit(parameters, lr=rate, weight_decay=training.weight_decay)
+        optimizers: Any = importlib.import_module("bitsandbytes.optim")
+        return optimizers.PagedAdamW8bit(parameters, lr=rate, weight_decay=training.weight_decay)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=training.weight_decay, fused=device == "cuda")
 
 

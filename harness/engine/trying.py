@@ -8,7 +8,7 @@ from harness.engine.adapting import attach, detach, moved
 from harness.engine.encoding import Encoded
 from harness.engine.loading import load_base, quiet_libraries
 from harness.engine.sources import model_folder
-from harness.engine.training import train
+from harness.engine.training import Recipe, train
 from harness.messages import Device, PrecisionsTried, PrecisionTrial, TryPrecisions
 from study.arms import DEFAULT_COMPUTE, Arm, Method, Precision
 from study.settings import EngineSettings, Training
@@ -67,7 +67,7 @@ def _train_briefly(precision: Precision, folder: str, device: Device) -> None:
     adapter = attach(base, arm, Hyperparameters(4, 8, 1e-3), _TRAINING, seed=0)
     ids = torch.randint(0, 500, (4, 24), generator=torch.Generator().manual_seed(0)).tolist()
     examples = [Encoded(str(number), tuple(row[:16]), tuple(row[16:]), False) for number, row in enumerate(ids)]
-    train(base, adapter, examples, _TRAINING, 1e-3, 0, checkpointing=False, on_step=lambda *_: None)
+    train(base, adapter, examples, Recipe(_TRAINING, 1e-3, seed=0), lambda *_: None)
     share = moved(adapter)
     detach(adapter)
     if share == 0.0:

@@ -1,6 +1,6 @@
 """A tiny random Phi, made once a session, and the values around it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -63,9 +63,9 @@ def tiny_folder() -> str:
 
 
 @pytest.fixture
-def load(tiny_folder: str) -> Iterator[Callable[[Precision], Base]]:
+def load(tiny_folder: str) -> Callable[[Precision], Base]:
     """Loads the tiny Phi in a precision."""
-    yield lambda precision: load_base(tiny_folder, make_arm(precision), "cpu", model_dropout=False)
+    return lambda precision: load_base(tiny_folder, make_arm(precision), "cpu", model_dropout=False)
 
 
 @pytest.fixture(scope="session")
