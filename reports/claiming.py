@@ -1,21 +1,23 @@
 """Claims on evidence: a comparison a metric, Holm over the arms, one verdict. What cannot be computed fails closed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from reports.evidence import ArmEvidence, Evidence, Scored, label
-from reports.stats import Comparison, compare, holm, retention
+from reports.evidence import ArmEvidence, Evidence, Hyperparameters
+from reports.scores import Scored, Unscored
+from reports.stats import TOST_CONFIDENCE, Comparison, Retention, compare, holm, require_margin, retention
 from reports.verdict import Judgement, Verdict, combine, judge, withhold
 from results.schema import FrozenClaim
+from study.metrics import CLAIMABLE, METRICS
 from study.power import EnoughSeeds, seeds_needed
 
+# How the freeze marks a claim that the grid did not make at the first freeze.
 _LATE = " (added after the freeze)"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """One metric of a claim: `comparison` is None where there is nothing to compare."""
+    """One metric of a claim; `comparison` and both p are None where there is nothing to compare."""
 
     metric: str
     comparison: Comparison | None
@@ -25,136 +27,197 @@ class MetricResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmCount:
+    """The seeds of one arm of a claim: how many were planned and scored, and what became of the others."""
+
+    planned: int
+    scored: int
+    missing: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimResult:
     """One claim: its verdict over all its metrics, each metric, and what more it would need.
 
-    `drop_in` holds the comparisons at the reference's hyperparameters (secondary); `needs` says in plain words what an
-    inconclusive verdict would take; `notes` what a reader must know beside.
+    `claim` is None before the freeze, when only its name is known. `seeds` is by arm. `drop_in` (secondary) holds each
+    metric's comparison at the reference's hyperparameters, or why there is none; `retention` the share of the
+    reference's gain that is kept; `needs` says in plain words what an inconclusive verdict would take; `notes` what a
+    reader must know beside.
     """
 
-    claim: FrozenClaim
+    name: str
+    claim: FrozenClaim | None
     judgement: Judgement
-    metrics: tuple[MetricResult, ...]
-    drop_in: tuple[tuple[str, Comparison], ...]
-    retention: tuple[tuple[str, float, float | None, float | None], ...]
-    needs: tuple[str, ...]
-    notes: tuple[str, ...]
-    run_ids: tuple[str, ...]
+    metrics: tuple[MetricResult, ...] = ()
+    seeds: Mapping[str, ArmCount]
+    drop_in: Mapping[str, Comparison | str]
+    retention: Mapping[str, Retention]
+    exploratory: bool = False
+    needs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] = ()
 
 
 def judge_claims(evidence: Evidence) -> tuple[ClaimResult, ...]:
     """Every claim of the study, in the grid's order."""
-    frozen = evidence.frozen
-    if frozen is None:
-        return ()
-    compared = {
-        claim.name: {metric: _compared(evidence, claim, metric) for metric in claim.metrics} for claim in frozen.claims
-    }
-    adjusted = _adjusted(frozen.claims, compared)
-    return tuple(_result(evidence, claim, compared[claim.name], adjusted.get(claim.name)) for claim in frozen.claims)
+    if evidence.frozen is None:
+        withheld = withhold("the study is not frozen yet, and nothing is judged before that")
+        return tuple(
+            ClaimResult(name=name, claim=None, judgement=withheld, seeds={}, drop_in={}, retention={})
+            for name in evidence.plan.margins
+        )
+    claims = evidence.frozen.claims
+    compared = [_compared(evidence, claim) for claim in claims]
+    adjusted = _adjusted(claims, compared)
+    return tuple(_result(evidence, claim, found, p) for claim, found, p in zip(claims, compared, adjusted, strict=True))
 
 
-def _compared(evidence: Evidence, claim: FrozenClaim, metric: str) -> Comparison | str:
-    """The comparison of one metric, or why there is none."""
-    if evidence.plan.protocol == "seed":
-        return "this study re-runs an old protocol, which is labelled and never judged"
-    if evidence.plan.arms and evidence.frozen is not None and evidence.frozen.model.weights == "random":
-        return "random weights have no scores"
+def _compared(evidence: Evidence, claim: FrozenClaim) -> dict[str, Comparison | str]:
+    """The comparison of each metric, or why there is none."""
+    obstacle = _obstacle(evidence, claim)
     candidate, reference = evidence.arm(claim.candidate), evidence.arm(claim.reference)
-    for name, arm in ((claim.candidate, candidate), (claim.reference, reference)):
-        if arm is None or arm.scored is None:
-            return f"{name} has no completed test run{_why(arm)}"
-    if candidate is None or reference is None:
-        return "an arm of the claim is not in the plan"
-    return _compare(candidate.scored, reference.scored, metric)
+    if obstacle is not None or candidate is None or reference is None:
+        return {metric: obstacle or "an arm is missing" for metric in claim.metrics}
+    return {metric: _compare(candidate.test, reference.test, metric) for metric in claim.metrics}
 
 
-def _why(arm: ArmEvidence | None) -> str:
-    statuses = sorted({record.status for record in arm.all_runs if record.status != "completed"}) if arm else []
-    return f" ({', '.join(statuses)})" if statuses else ""
+def _obstacle(evidence: Evidence, claim: FrozenClaim) -> str | None:
+    """Why a claim cannot be judged at all."""
+    protocols = {evidence.plan.protocol, evidence.frozen.protocol if evidence.frozen is not None else "paper"}
+    if "seed" in protocols:
+        return "this study re-runs an old protocol, which is labelled and never judged"
+    unknown = [metric for metric in claim.metrics if metric not in CLAIMABLE]
+    if unknown:
+        return f"no claim can be about {', '.join(map(repr, unknown))}"
+    try:
+        require_margin(claim.margin)
+    except ValueError as error:
+        return str(error)
+    for name in (claim.candidate, claim.reference):
+        arm = evidence.arm(name)
+        if arm is None:
+            return f"{name} is no arm of the grid any more"
+        if isinstance(arm.test, Unscored):
+            return f"{name} {_why(evidence, arm, arm.test)}"
+    return None
 
 
-def _compare(candidate: Scored | None, reference: Scored | None, metric: str) -> Comparison | str:
-    if candidate is None or reference is None:
-        return "there are no scores to compare"
+def _why(evidence: Evidence, arm: ArmEvidence, test: Unscored) -> str:
+    """Why an arm has no scores, what its planned test runs came to, and why any of them were left out."""
+    counts = ", ".join(f"{count} {status}" for status, count in arm.test_statuses.items())
+    mine = {run.run_id for run in arm.test_runs}
+    left_out = [item.reason for item in evidence.left_out if mine & set(item.run_ids)]
+    return "; ".join([f"{test.reason} ({counts or 'none planned'})", *left_out])
+
+
+def _compare(candidate: Scored | Unscored, reference: Scored | Unscored, metric: str) -> Comparison | str:
+    if isinstance(candidate, Unscored):
+        return f"the candidate {candidate.reason}"
+    if isinstance(reference, Unscored):
+        return f"the reference {reference.reason}"
     if candidate.example_ids != reference.example_ids:
-        return f"{len(candidate.example_ids)} and {len(reference.example_ids)} dialogues that are not the same"
+        counts = f"{len(candidate.example_ids)} and {len(reference.example_ids)}"
+        return f"the arms were scored on different dialogues ({counts})"
     try:
         return compare(candidate.scores[metric], reference.scores[metric])
     except ValueError as error:
         return str(error)
 
 
-def _adjusted(
-    claims: Sequence[FrozenClaim], compared: Mapping[str, Mapping[str, Comparison | str]]
-) -> dict[str, float]:
+def _adjusted(claims: Sequence[FrozenClaim], compared: Sequence[Mapping[str, Comparison | str]]) -> list[float | None]:
     """Holm's adjustment where several claims share a reference arm: each enters with its largest p over metrics."""
-    result: dict[str, float] = {}
-    for reference in {claim.reference for claim in claims}:
-        family = [claim for claim in claims if claim.reference == reference]
+    adjusted: list[float | None] = [None] * len(claims)
+    for reference in dict.fromkeys(claim.reference for claim in claims):
+        family = [index for index, claim in enumerate(claims) if claim.reference == reference]
         if len(family) > 1:
-            largest = [max(_p(item, claim.margin) for item in compared[claim.name].values()) for claim in family]
-            result |= dict(zip((claim.name for claim in family), holm(largest), strict=True))
-    return result
+            p_values = [_largest_p(compared[index].values(), claims[index].margin) for index in family]
+            for index, p_value in zip(family, holm(p_values), strict=True):
+                adjusted[index] = p_value
+    return adjusted
 
 
-def _p(comparison: Comparison | str, margin: float) -> float:
-    return 1.0 if isinstance(comparison, str) else comparison.p_tost(margin)
+def _largest_p(found: Iterable[Comparison | str], margin: float) -> float:
+    # What could not be tested stays in the family with p = 1: an arm that failed must not make it easier for others.
+    return max((1.0 if isinstance(item, str) else item.p_tost(margin) for item in found), default=1.0)
 
 
 def _result(
     evidence: Evidence, claim: FrozenClaim, compared: Mapping[str, Comparison | str], adjusted: float | None
 ) -> ClaimResult:
-    metrics = []
-    for metric, found in compared.items():
-        if isinstance(found, str):
-            metrics.append(MetricResult(metric, None, withhold(found), None, None))
-        else:
-            judgement = judge(found, margin=claim.margin, adjusted_p=adjusted)
-            metrics.append(MetricResult(metric, found, judgement, found.p_tost(claim.margin), adjusted))
-    total = combine({label(item.metric): item.judgement for item in metrics})
-    scored = [arm.scored for name in (claim.candidate, claim.reference) if (arm := evidence.arm(name)) and arm.scored]
+    metrics = tuple(_metric(metric, found, claim.margin, adjusted) for metric, found in compared.items())
+    arms = [arm for name in (claim.candidate, claim.reference) if (arm := evidence.arm(name)) is not None]
+    total = _total(metrics)
     return ClaimResult(
+        name=claim.name,
         claim=claim,
         judgement=total,
-        metrics=tuple(metrics),
+        metrics=metrics,
+        seeds={arm.part.name: _count(arm) for arm in arms},
         drop_in=_drop_in(evidence, claim),
         retention=_retention(evidence, claim),
+        exploratory=claim.margin_rule.endswith(_LATE),
         needs=_needs(metrics, claim.margin) if total.verdict is Verdict.INCONCLUSIVE else (),
-        notes=_notes(evidence, claim),
-        run_ids=tuple(run_id for item in scored for run_id in item.run_ids),
+        notes=_notes(evidence, claim, arms),
+        run_ids=tuple(run_id for arm in arms if arm.scored is not None for run_id in arm.scored.run_ids),
     )
 
 
-def _drop_in(evidence: Evidence, claim: FrozenClaim) -> tuple[tuple[str, Comparison], ...]:
+def _metric(metric: str, found: Comparison | str, margin: float, adjusted: float | None) -> MetricResult:
+    if isinstance(found, str):
+        return MetricResult(metric, None, withhold(found), None, None)
+    judgement = judge(found, margin=margin, adjusted_p=adjusted)
+    return MetricResult(metric, found, judgement, found.p_tost(margin), adjusted)
+
+
+def _total(metrics: Sequence[MetricResult]) -> Judgement:
+    """The claim's judgement: that of its only metric, or all of them combined."""
+    if not metrics:
+        return withhold("the claim names no metric")
+    reasons = {item.judgement.reason for item in metrics}
+    # One obstacle for all metrics is said once.
+    if len(metrics) == 1 or (len(reasons) == 1 and metrics[0].judgement.verdict is Verdict.NO_VERDICT):
+        return metrics[0].judgement
+    return combine({_label(item.metric): item.judgement for item in metrics})
+
+
+def _label(metric: str) -> str:
+    return METRICS[metric].label if metric in METRICS else metric
+
+
+def _count(arm: ArmEvidence) -> ArmCount:
+    planned = len({run.seed for run in arm.test_runs})
+    return ArmCount(planned, 0 if arm.scored is None else len(arm.scored.seeds), arm.missing_seeds)
+
+
+def _drop_in(evidence: Evidence, claim: FrozenClaim) -> dict[str, Comparison | str]:
     candidate, reference = evidence.arm(claim.candidate), evidence.arm(claim.reference)
-    if not claim.drop_in or candidate is None or reference is None or candidate.drop_in is None:
-        return ()
-    found = [(metric, _compare(candidate.drop_in, reference.scored, metric)) for metric in claim.metrics]
-    return tuple((metric, item) for metric, item in found if isinstance(item, Comparison))
+    if not claim.drop_in or _obstacle(evidence, claim) is not None or candidate is None or reference is None:
+        return {}
+    if reference.choice is None:
+        return {}
+    chosen = Hyperparameters(reference.choice.rank, reference.choice.alpha, reference.choice.learning_rate)
+    scored = candidate.drop_in.get(chosen, Unscored("has no completed drop-in run at the reference's hyperparameters"))
+    return {metric: _compare(scored, reference.test, metric) for metric in claim.metrics}
 
 
-def _retention(evidence: Evidence, claim: FrozenClaim) -> tuple[tuple[str, float, float | None, float | None], ...]:
+def _retention(evidence: Evidence, claim: FrozenClaim) -> dict[str, Retention]:
     """Share of the reference's gain over its zero-shot model that the candidate keeps, with a Fieller interval."""
-    candidate, reference = evidence.arm(claim.candidate), evidence.arm(claim.reference)
-    zero_shot = (
-        None if reference is None or reference.part.zero_shot is None else evidence.arm(reference.part.zero_shot)
-    )
-    if candidate is None or reference is None or zero_shot is None:
-        return ()
-    parts = (candidate.scored, reference.scored, zero_shot.scored)
-    if any(part is None for part in parts) or len({part.example_ids for part in parts if part}) != 1:
-        return ()
-    rows = []
+    reference = evidence.arm(claim.reference)
+    if _obstacle(evidence, claim) is not None or reference is None:
+        return {}
+    arms = [evidence.arm(claim.candidate), reference, evidence.arm(reference.part.zero_shot)]
+    scored = [arm.scored for arm in arms if arm is not None and arm.scored is not None]
+    if len(scored) < len(arms) or len({part.example_ids for part in scored}) > 1:
+        return {}
+    found = {}
     for metric in claim.metrics:
-        arrays = [part.scores[metric] for part in parts if part is not None]
+        candidate, against, zero_shot = (part.scores[metric] for part in scored)
         try:
-            kept = retention(arrays[0], arrays[1], arrays[2].mean(axis=0))
+            found[metric] = retention(candidate, against, zero_shot.mean(axis=0))
         except ValueError:
+            # Fewer than two seeds or dialogues: the claim's own verdict says so.
             continue
-        if kept.ratio is not None:
-            rows.append((metric, kept.ratio, kept.low, kept.high))
-    return tuple(rows)
+    return found
 
 
 def _needs(metrics: Sequence[MetricResult], margin: float) -> tuple[str, ...]:
@@ -162,103 +225,40 @@ def _needs(metrics: Sequence[MetricResult], margin: float) -> tuple[str, ...]:
     for item in metrics:
         if item.comparison is None or item.judgement.verdict is not Verdict.INCONCLUSIVE:
             continue
-        components = item.comparison.components
-        needed = seeds_needed(
-            components.sigma_seed, components.sigma_residual, components.sigma_item, item.comparison.dialogues, margin
-        )
+        parts, dialogues = item.comparison.components, item.comparison.dialogues
+        needed = seeds_needed(parts.sigma_seed, parts.sigma_residual, parts.sigma_item, dialogues, margin)
         if isinstance(needed, EnoughSeeds):
             needs.append(
-                f"{label(item.metric)}: about {needed.advised} seeds an arm on {item.comparison.dialogues} dialogues "
-                f"would show a true match at a margin of {margin:g} (power {100 * needed.power:.0f}%)"
+                f"{_label(item.metric)}: about {needed.advised} seeds an arm on {dialogues} dialogues would show a "
+                f"true match at a margin of {margin:g} (power {100 * needed.power:.0f}%)"
             )
         else:
             needs.append(
-                f"{label(item.metric)}: no number of seeds is enough on {item.comparison.dialogues} dialogues at a "
-                f"margin of {margin:g}; it needs more than {needed.dialogues} dialogues"
+                f"{_label(item.metric)}: no number of seeds is enough on {dialogues} dialogues at a margin of "
+                f"{margin:g}; it takes at least {needed.dialogues} dialogues"
             )
     return tuple(needs)
 
 
-def _notes(evidence: Evidence, claim: FrozenClaim) -> tuple[str, ...]:
+def _notes(evidence: Evidence, claim: FrozenClaim, arms: Sequence[ArmEvidence]) -> tuple[str, ...]:
     notes = []
-    rule = claim.margin_rule.removesuffix(_LATE)
     now = evidence.plan.margins.get(claim.name)
     if now is None:
         notes.append("the grid no longer makes this claim")
-    elif now != rule:
+    elif now != claim.margin_rule.removesuffix(_LATE):
         notes.append(f"the grid's margin was changed after the freeze (now {now}); the frozen one is judged")
     if claim.margin_rule.endswith(_LATE):
         notes.append("the claim was added after the freeze: exploratory")
-    for name in (claim.candidate, claim.reference):
-        arm = evidence.arm(name)
-        if arm is not None and arm.choice is not None and arm.choice.edges:
-            notes.append(f"{name}: the winner lies at the edge of the space ({', '.join(arm.choice.edges)})")
-        if arm is not None and arm.scored is not None:
-            planned = {run.seed for run in evidence.plan.runs if run.arm == name and run.purpose == "tuned"}
-            missing = sorted(planned - set(arm.scored.seeds))
-            if missing:
-                notes.append(f"{name}: seeds {', '.join(map(str, missing))} have no score")
+    if claim.confidence != TOST_CONFIDENCE:
+        notes.append(
+            f"the grid asks for a confidence of {claim.confidence:g}; the verdict is always the 90% interval's, which "
+            "is two one-sided tests at 5%"
+        )
+    for arm in arms:
+        if arm.choice is not None and arm.choice.edges:
+            edges = ", ".join(arm.choice.edges)
+            notes.append(f"{arm.part.name}: the chosen hyperparameters lie at the edge of the space ({edges})")
+        if arm.scored is not None and arm.missing_seeds:
+            missing = ", ".join(f"{seed} ({status})" for seed, status in arm.missing_seeds.items())
+            notes.append(f"{arm.part.name}: planned seeds without a score: {missing}")
     return tuple(notes)
-
-
-def claim_json(result: ClaimResult) -> dict[str, Any]:
-    """One claim as it stands in verdict.json; scores in points."""
-    claim = result.claim
-    return {
-        "name": claim.name,
-        "candidate": claim.candidate,
-        "reference": claim.reference,
-        "verdict": str(result.judgement.verdict),
-        "reason": result.judgement.reason,
-        "flags": [str(flag) for flag in result.judgement.flags],
-        "margin": claim.margin,
-        "margin_rule": claim.margin_rule,
-        "smallest_margin": _rounded(result.judgement.smallest_margin),
-        "metrics": {item.metric: _metric_json(item) for item in result.metrics},
-        "drop_in": {metric: _comparison_json(comparison) for metric, comparison in result.drop_in},
-        "retention": {
-            metric: {"ratio": _rounded(ratio), "low95": _rounded(low), "high95": _rounded(high)}
-            for metric, ratio, low, high in result.retention
-        },
-        "needs": list(result.needs),
-        "notes": list(result.notes),
-        "run_ids": list(result.run_ids),
-    }
-
-
-def _metric_json(item: MetricResult) -> dict[str, Any]:
-    return {
-        "verdict": str(item.judgement.verdict),
-        "reason": item.judgement.reason,
-        "flags": [str(flag) for flag in item.judgement.flags],
-        "smallest_margin": _rounded(item.judgement.smallest_margin),
-        "p_tost": _rounded(item.p_tost),
-        "adjusted_p": _rounded(item.adjusted_p),
-        **({} if item.comparison is None else _comparison_json(item.comparison)),
-    }
-
-
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    low90, high90 = comparison.interval(0.90)
-    low95, high95 = comparison.interval(0.95)
-    components = comparison.components
-    return {
-        "difference": _rounded(comparison.difference),
-        "low90": _rounded(low90),
-        "high90": _rounded(high90),
-        "low95": _rounded(low95),
-        "high95": _rounded(high95),
-        "variance": _rounded(comparison.variance),
-        "dof": _rounded(comparison.dof),
-        "seeds_candidate": comparison.seeds_candidate,
-        "seeds_reference": comparison.seeds_reference,
-        "dialogues": comparison.dialogues,
-        "sigma_seed": _rounded(components.sigma_seed),
-        "sigma_residual": _rounded(components.sigma_residual),
-        "sigma_item": _rounded(components.sigma_item),
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    """Eight decimals: more than any reader needs, fewer than platforms disagree on."""
-    return None if value is None else round(float(value), 8)

@@ -1,19 +1,16 @@
-"""Evidence: which records count, which were left out and why, and the scores behind every figure."""
+"""Evidence: which records count, which were left out and why, and what is known of each arm."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-import numpy.typing as npt
-
+from reports.comparability import LeftOut, largest_group, machine
+from reports.public_text import public_text
+from reports.scores import Scored, ScoreReader, Unscored
 from results.layout import StudyFolder
-from results.schema import ArmPart, Choice, Frozen, Plan, Prediction, Record
-from results.store import ResultsError, read_frozen, read_plan, read_predictions, read_records
-from study.metrics import METRICS, ROUGE_TYPES
-
-FloatArray = npt.NDArray[np.float64]
+from results.schema import ArmPart, Choice, Frozen, MemoryPart, Plan, PlannedRun, Record
+from results.store import read_frozen, read_plan, read_records
 
 
 class NoStudy(RuntimeError):
@@ -21,85 +18,141 @@ class NoStudy(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Records that no figure uses: why, and which runs."""
+class Hyperparameters:
+    """What a run was trained with, to tell drop-in runs for one reference from those for another."""
 
-    reason: str
-    run_ids: tuple[str, ...]
+    rank: int | None
+    alpha: int | None
+    learning_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """The test scores of one arm: `scores[metric]` is (seeds, dialogues), in points, mean over references."""
+class Memory:
+    """Peaks in bytes over the runs that have one: the GPU allocator's, or the process's resident memory without GPU."""
 
+    on_gpu: bool
+    median_bytes: float
+    low_bytes: float
+    high_bytes: float
     run_ids: tuple[str, ...]
-    seeds: tuple[int, ...]
-    example_ids: tuple[str, ...]
-    scores: dict[str, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
 class ArmEvidence:
-    """Everything seen of one arm. `runs` are its completed test runs, `all_runs` every last record of it."""
+    """Everything seen of one arm.
+
+    `runs` are its completed and comparable test runs (tuned, or zero-shot); `planned` every planned run and `recorded`
+    the last record of each, by run id. `test` and `drop_in` are the score matrices of the test split.
+    """
 
     part: ArmPart
     choice: Choice | None
     runs: tuple[Record, ...]
-    all_runs: tuple[Record, ...]
-    scored: Scored | None
-    drop_in: Scored | None
+    planned: tuple[PlannedRun, ...]
+    recorded: Mapping[str, Record]
+    memory: Memory | None
+    test: Scored | Unscored
+    drop_in: Mapping[Hyperparameters, Scored | Unscored]
 
     @property
     def trains(self) -> bool:
         """False for a zero-shot arm."""
         return self.part.method != "none"
 
-    def memory(self) -> "Memory | None":
-        """Peak memory of the phase that decides whether the arm fits: training, or evaluation without training."""
-        phases = [record.memory.train if self.trains else record.memory.evaluate for record in self.runs]
-        peaks = [phase for phase in phases if phase is not None]
-        for kind in ("allocated_bytes", "host_rss_bytes"):
-            values = [value for phase in peaks if (value := getattr(phase, kind)) is not None]
-            if values and len(values) == len(phases):
-                return Memory(kind == "allocated_bytes", median(values), min(values), max(values))
-        return None
+    @property
+    def scored(self) -> Scored | None:
+        """The test scores, where there are any."""
+        return self.test if isinstance(self.test, Scored) else None
 
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs that figures of this arm come from."""
+        return tuple(record.run_id for record in self.runs)
+
+    @property
     def train_seconds(self) -> float | None:
-        """Median seconds of training; None where nothing was trained."""
+        """Median seconds of training over the runs; None where nothing was trained."""
         values = [record.seconds.train for record in self.runs if record.seconds.train is not None]
         return median(values) if values else None
 
     @property
+    def test_runs(self) -> tuple[PlannedRun, ...]:
+        """The planned test runs that its scores come from: tuned, or zero-shot."""
+        return tuple(run for run in self.planned if _decides(run, self.part))
+
+    @property
+    def test_statuses(self) -> dict[str, int]:
+        """How many of the planned test runs have which status, sorted by name; `not_run` where there is no record."""
+        counts = Counter(self._status(run) for run in self.test_runs)
+        return dict(sorted(counts.items()))
+
+    @property
+    def missing_seeds(self) -> dict[int, str]:
+        """The planned seeds without a score, and the status of their runs."""
+        scored = () if self.scored is None else self.scored.seeds
+        return {run.seed: self._status(run) for run in self.test_runs if run.seed not in scored}
+
+    @property
     def did_not_fit(self) -> bool:
-        """Whether any run of the arm ran out of memory."""
-        return any(record.status == "out_of_memory" for record in self.all_runs)
+        """Whether memory is why the arm has no result: no test run completed and one ran out of memory, or, before the
+        freeze, no run of any kind did. One trial that was too large is not that."""
+        records = list(self.recorded.values())
+        tests = [self.recorded[run.run_id] for run in self.test_runs if run.run_id in self.recorded]
+        return _all_too_large(tests) if tests else _all_too_large(records)
+
+    def _status(self, run: PlannedRun) -> str:
+        record = self.recorded.get(run.run_id)
+        return "not_run" if record is None else record.status
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """A peak in bytes: the GPU allocator's, or this process's resident memory where there is no GPU."""
+def _decides(run: PlannedRun | Record, part: ArmPart) -> bool:
+    return run.split == "test" and run.purpose == (None if part.method == "none" else "tuned")
 
-    on_gpu: bool
-    median_bytes: float
-    low_bytes: float
-    high_bytes: float
+
+def _all_too_large(records: Sequence[Record]) -> bool:
+    statuses = {record.status for record in records}
+    return "out_of_memory" in statuses and "completed" not in statuses
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One study as its records tell it."""
+    """One study as its records tell it. `study` is the name of its folder; `notes` and `damaged` are public text."""
 
     study: str
     plan: Plan
     frozen: Frozen | None
     arms: tuple[ArmEvidence, ...]
-    last: dict[str, Record]
+    last: Mapping[str, Record]
     left_out: tuple[LeftOut, ...]
     damaged: tuple[str, ...]
 
-    def arm(self, name: str) -> ArmEvidence | None:
+    def arm(self, name: str | None) -> ArmEvidence | None:
         """The arm of that name."""
         return next((arm for arm in self.arms if arm.part.name == name), None)
+
+    @property
+    def description(self) -> str:
+        """The data, in words."""
+        return public_text(self.plan.data_description)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found in the data before any run."""
+        return tuple(public_text(note) for note in self.plan.data_notes)
+
+    @property
+    def model(self) -> str | None:
+        """The model and its revision; None before any run."""
+        first = next(iter(self.last.values()), None) if self.frozen is None else self.frozen
+        if first is None:
+            return None
+        revision = first.model.revision
+        return public_text(first.model.id + (f" at {revision}" if revision else ""))
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether memory figures are the GPU allocator's; they are the process's resident memory otherwise."""
+        return any(arm.memory is not None and arm.memory.on_gpu for arm in self.arms)
 
     @property
     def not_completed(self) -> tuple[Record, ...]:
@@ -107,14 +160,18 @@ class Evidence:
         return tuple(record for record in self.last.values() if record.status != "completed")
 
     @property
-    def environment(self) -> tuple[str, ...]:
+    def not_run(self) -> tuple[PlannedRun, ...]:
+        """Planned runs that have no record."""
+        return tuple(run for run in self.plan.runs if run.run_id not in self.last)
+
+    @property
+    def machines(self) -> tuple[str, ...]:
         """Where the counted runs ran, in words."""
-        counted = [record for arm in self.arms for record in arm.runs]
-        return tuple(dict.fromkeys(_machine(record) for record in counted))
+        return tuple(dict.fromkeys(public_text(machine(record)) for arm in self.arms for record in arm.runs))
 
 
 def gather(folder: StudyFolder) -> Evidence:
-    """The evidence of one study.
+    """The evidence of one study: of each run the last record, of the test runs the completed ones that compare.
 
     Raises:
         NoStudy: the folder holds no plan.
@@ -127,139 +184,73 @@ def gather(folder: StudyFolder) -> Evidence:
     records = read_records(folder)
     planned = {run.run_id for run in plan.runs}
     last = {run_id: record for run_id, record in records.last.items() if run_id in planned}
-    stale = [run_id for run_id in records.last if run_id not in planned]
-    left_out = [LeftOut("the grid no longer asks for them", tuple(stale))] if stale else []
-    completed = [record for record in last.values() if record.status == "completed" and record.split == "test"]
-    comparable, others = _comparable(completed)
-    left_out += others
-    choices = {} if frozen is None else {choice.arm: choice for choice in frozen.choices}
-    reader = _Reader(folder)
-    arms = tuple(_arm(part, choices.get(part.name), comparable, last, reader) for part in plan.arms)
+    stale = tuple(run_id for run_id in records.last if run_id not in planned)
+    left_out = [LeftOut("the grid no longer asks for them", stale)] if stale else []
+    tests = [record for record in last.values() if record.status == "completed" and record.split == "test"]
+    comparable, others = largest_group(tests)
+    reader = ScoreReader(folder)
+    gatherer = _Gatherer(plan, frozen, comparable, last, reader)
+    arms = tuple(gatherer.arm(part) for part in plan.arms)
     return Evidence(
-        study=plan.study,
+        study=folder.root.name,
         plan=plan,
         frozen=frozen,
         arms=arms,
         last=last,
-        left_out=tuple([*left_out, *reader.left_out]),
-        damaged=tuple(f"line {damage.line}: {damage.reason}" for damage in records.damaged),
+        left_out=(*left_out, *others, *reader.left_out),
+        damaged=tuple(public_text(f"line {damage.line}: {damage.reason}") for damage in records.damaged),
     )
 
 
-def _arm(
-    part: ArmPart, choice: Choice | None, comparable: Sequence[Record], last: dict[str, Record], reader: "_Reader"
-) -> ArmEvidence:
-    mine = [record for record in comparable if record.arm == part.name]
-    purpose = None if part.method == "none" else "tuned"
-    runs = sorted((record for record in mine if record.purpose == purpose), key=lambda item: (item.seed, item.repeat))
-    drop_in = sorted((record for record in mine if record.purpose == "drop_in"), key=lambda item: item.seed)
-    return ArmEvidence(
-        part=part,
-        choice=choice,
-        runs=tuple(runs),
-        all_runs=tuple(record for record in last.values() if record.arm == part.name),
-        scored=reader.scored(runs),
-        drop_in=reader.scored(drop_in),
-    )
+@dataclass(frozen=True, slots=True)
+class _Gatherer:
+    plan: Plan
+    frozen: Frozen | None
+    comparable: Sequence[Record]
+    last: Mapping[str, Record]
+    reader: ScoreReader
 
-
-def _comparable(records: Sequence[Record]) -> tuple[list[Record], list[LeftOut]]:
-    """The largest group of records that may stand beside each other, and the rest with what differs."""
-    keys = {record.run_id: comparability(record) for record in records}
-    if not keys:
-        return [], []
-    # The largest group; of equal ones that of the latest record.
-    counts = Counter(keys.values())
-    latest = {key: index for index, key in enumerate(keys.values())}
-    chosen = max(counts, key=lambda key: (counts[key], latest[key]))
-    others: dict[str, list[str]] = {}
-    for run_id, key in keys.items():
-        differing = [
-            f"{name} {theirs}" for (name, theirs), (_, ours) in zip(key, chosen, strict=True) if theirs != ours
-        ]
-        if differing:
-            others.setdefault("not comparable with the rest: " + ", ".join(differing), []).append(run_id)
-    left_out = [LeftOut(reason, tuple(run_ids)) for reason, run_ids in others.items()]
-    return [record for record in records if keys[record.run_id] == chosen], left_out
-
-
-def comparability(record: Record) -> tuple[tuple[str, str], ...]:
-    """What must agree between two records before they are compared, name by name."""
-    environment = record.environment
-    packages = environment.get("packages") or {}
-    driver = str(environment.get("driver") or "none").split(".")[0]
-    gpu = environment.get("gpu")
-    return (
-        ("device", str(gpu or environment.get("cpu"))),
-        ("driver", driver),
-        *((name, str(packages.get(name))) for name in ("torch", "transformers", "peft", "bitsandbytes", "rouge_score")),
-        ("test data", record.data.evaluated_hash[:12]),
-        ("prompt", record.prompt_hash),
-    )
-
-
-def _machine(record: Record) -> str:
-    environment = record.environment
-    packages = environment.get("packages") or {}
-    versions = ", ".join(
-        f"{name} {packages[name]}" for name in ("torch", "transformers", "peft", "bitsandbytes") if packages.get(name)
-    )
-    if environment.get("gpu"):
-        return f"{environment['gpu']}, driver {environment.get('driver')}; {versions}"
-    return f"{environment.get('cpu') or 'CPU'}, {environment.get('cpus')} cores, no GPU; {versions}"
-
-
-class _Reader:
-    """Reads predictions into score matrices, and notes the runs whose predictions cannot be used."""
-
-    def __init__(self, folder: StudyFolder) -> None:
-        self._folder = folder
-        self._faults: dict[str, list[str]] = {}
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """Runs whose predictions could not be used."""
-        return [LeftOut(reason, tuple(run_ids)) for reason, run_ids in self._faults.items()]
-
-    def scored(self, runs: Iterable[Record]) -> Scored | None:
-        """The score matrices of runs, one row a seed (the first of its repeats); None where nothing is scored."""
-        rows: list[tuple[Record, tuple[Prediction, ...]]] = []
-        for record in runs:
-            if record.quality is None or record.repeat != 0:
-                continue
-            try:
-                predictions = read_predictions(self._folder, record.run_id)
-            except ResultsError:
-                self._fault("their predictions are missing or damaged", record)
-                continue
-            if rows and [item.example_id for item in predictions] != [item.example_id for item in rows[0][1]]:
-                self._fault("their predictions are on other dialogues", record)
-            elif any(item.scores is None for item in predictions):
-                self._fault("their predictions have no scores", record)
-            else:
-                rows.append((record, predictions))
-        if not rows:
-            return None
-        return Scored(
-            run_ids=tuple(record.run_id for record, _ in rows),
-            seeds=tuple(record.seed for record, _ in rows),
-            example_ids=tuple(item.example_id for item in rows[0][1]),
-            scores={kind: np.array([_row(predictions, kind) for _, predictions in rows]) for kind in ROUGE_TYPES},
+    def arm(self, part: ArmPart) -> ArmEvidence:
+        mine = [record for record in self.comparable if record.arm == part.name]
+        runs = sorted((item for item in mine if _decides(item, part)), key=lambda item: (item.seed, item.repeat))
+        choices = () if self.frozen is None else self.frozen.choices
+        return ArmEvidence(
+            part=part,
+            choice=next((choice for choice in choices if choice.arm == part.name), None),
+            runs=tuple(runs),
+            planned=tuple(run for run in self.plan.runs if run.arm == part.name),
+            recorded={run_id: record for run_id, record in self.last.items() if record.arm == part.name},
+            memory=_memory(runs, part, on_gpu=self._on_gpu),
+            test=self.reader.read(runs),
+            drop_in=self._drop_ins([record for record in mine if record.purpose == "drop_in"]),
         )
 
-    def _fault(self, reason: str, record: Record) -> None:
-        self._faults.setdefault(reason, []).append(record.run_id)
+    @property
+    def _on_gpu(self) -> bool:
+        """One kind of memory for the whole study: figures of two kinds cannot stand in one column."""
+        phases = (phase for record in self.comparable for phase in (record.memory.train, record.memory.evaluate))
+        return any(phase is not None and phase.allocated_bytes is not None for phase in phases)
+
+    def _drop_ins(self, records: Sequence[Record]) -> dict[Hyperparameters, Scored | Unscored]:
+        groups: dict[Hyperparameters, list[Record]] = {}
+        for record in records:
+            key = Hyperparameters(record.adapter.rank, record.adapter.alpha, record.learning_rate)
+            groups.setdefault(key, []).append(record)
+        return {key: self.reader.read(group) for key, group in groups.items()}
 
 
-def _row(predictions: Sequence[Prediction], kind: str) -> list[float]:
-    """F of every dialogue, mean over its references (the primary rule), in points."""
-    return [
-        sum(triple[2] for triple in item.scores[kind]) / len(item.scores[kind])
-        for item in predictions
-        if item.scores is not None
-    ]
+def _memory(runs: Sequence[Record], part: ArmPart, *, on_gpu: bool) -> Memory | None:
+    """Peak memory of the phase that decides whether the arm fits: training, or evaluation without training."""
+    peaks: dict[str, int] = {}
+    for record in runs:
+        phase = record.memory.evaluate if part.method == "none" else record.memory.train
+        value = None if phase is None else _peak(phase, on_gpu=on_gpu)
+        if value is not None:
+            peaks[record.run_id] = value
+    if not peaks:
+        return None
+    return Memory(on_gpu, median(peaks.values()), min(peaks.values()), max(peaks.values()), tuple(peaks))
 
 
-def label(metric: str) -> str:
-    """A metric's printed name."""
-    return METRICS[metric].label
+def _peak(phase: MemoryPart, *, on_gpu: bool) -> int | None:
+    return phase.allocated_bytes if on_gpu else phase.host_rss_bytes

@@ -1,12 +1,8 @@
-"""LaTeX: text that is safe to typeset, and a macro for every number that a paper quotes."""
+"""LaTeX: text that is safe to typeset, and the names of macros."""
 
 import re
-from collections.abc import Sequence
 
-from reports.claiming import ClaimResult
-from reports.evidence import Evidence, label
-from reports.stats import single_arm_interval
-from study.metrics import METRICS, ROUGE_TYPES
+from study.problems import one_line
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -22,8 +18,12 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # At the start of a row these two would be read as arguments of the \\ that ends the row before.
+    "[": "{[}",
+    "*": "{*}",
     "—": "---",
     "–": "--",
+    "…": r"\ldots{}",
     "±": r"$\pm$",
     "−": r"$-$",
     "Δ": r"$\Delta$",
@@ -31,46 +31,41 @@ _SPECIAL = {
 _DIGITS = dict(
     zip("0123456789", ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"), strict=True)
 )
+# A hyphen that is the sign of a number, not one inside a name or an exponent.
+_SIGN = re.compile(r"(?<![\w.)\]])-(?=[\d.])")
 
 
 def latex(text: str) -> str:
-    """Text with every sign that TeX would act on written out; control characters are dropped."""
-    return "".join(_SPECIAL.get(sign, sign) for sign in text if sign.isprintable())
+    """Text with every sign that TeX would act on written out."""
+    return "".join(_SPECIAL.get(sign, sign) for sign in one_line(text))
+
+
+def latex_number(text: str) -> str:
+    """A printed number, or an interval of two, with true minus signs."""
+    return latex(_SIGN.sub("−", text))
 
 
 def macro_name(*parts: str) -> str:
     """A macro name from any texts: letters only, words capitalised, digits as words (`qlora-nf4` → `QloraNfFour`)."""
-    words = [word for part in parts for word in re.findall(r"[A-Za-z]+|\d", part)]
+    words = [word for part in parts for word in re.findall(r"[A-Za-z]+|[0-9]", part)]
     return "".join(_DIGITS.get(word, word[:1].upper() + word[1:]) for word in words)
 
 
-def numbers_tex(evidence: Evidence, results: Sequence[ClaimResult]) -> str:
-    """`numbers.tex`: one macro a number, so that a paper's text cannot drift from its records."""
-    macros: dict[str, str] = {}
-    for arm in evidence.arms:
-        for kind in ROUGE_TYPES if arm.scored is not None else ():
-            assert arm.scored is not None
-            interval = single_arm_interval(arm.scored.scores[kind], confidence=0.95)
-            _define(macros, macro_name(arm.part.name, label(kind)), f"{interval.mean:.{METRICS[kind].decimals}f}")
-        memory = arm.memory()
-        if memory is not None:
-            _define(macros, macro_name(arm.part.name, "PeakGib"), f"{memory.median_bytes / 1024**3:.3f}")
-    for result in results:
-        _define(macros, macro_name(result.claim.name, "Verdict"), str(result.judgement.verdict).replace("_", " "))
-        for item in result.metrics:
-            if item.comparison is None:
-                continue
-            low, high = item.comparison.interval(0.90)
-            stem = (result.claim.name, label(item.metric))
-            _define(macros, macro_name(*stem, "Difference"), f"{item.comparison.difference:+.2f}")
-            _define(macros, macro_name(*stem, "Low"), f"{low:+.2f}")
-            _define(macros, macro_name(*stem, "High"), f"{high:+.2f}")
-    lines = [f"\\newcommand{{\\{name}}}{{{latex(value)}}}" for name, value in macros.items()]
-    return "\n".join(["% written by python -m reports; scores in points, memory in GiB", *lines]) + "\n"
+class Macros:
+    """Macros under unique names, each with a remark of what it holds."""
 
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
 
-def _define(macros: dict[str, str], name: str, value: str) -> None:
-    unique, suffix = name, "A"
-    while unique in macros:
-        unique, suffix = name + suffix, chr(ord(suffix) + 1)
-    macros[unique] = value
+    def define(self, value: str, *parts: str) -> None:
+        """A macro for a printed number, named after `parts`; where two come to one name, the later says `AgainOne`."""
+        name = base = macro_name(*parts) or "Unnamed"
+        count = 0
+        while name in self._lines:
+            count += 1
+            name = base + "Again" + macro_name(str(count))
+        self._lines[name] = f"\\newcommand{{\\{name}}}{{{latex_number(value)}}} % {one_line(' / '.join(parts))}"
+
+    def text(self) -> str:
+        """Every definition on a line of its own, in the order of their making."""
+        return "".join(f"{line}\n" for line in self._lines.values())

@@ -1,13 +1,19 @@
 """`index.html`: one page that needs nothing else. Everything that comes from outside is escaped."""
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 
 from reports.claiming import ClaimResult
 from reports.evidence import Evidence
+from reports.public_text import public_text
 from reports.tables import Table
+from reports.wording import claim_sentence, metric_sentences
+from results.schema import Record
+from study.problems import one_line
 
-_CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+# Nothing is loaded and nothing runs: the only allowances are the page's own styles.
+_CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -16,7 +22,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .supported { border-color: #009E73; } .refuted { border-color: #D55E00; } .inconclusive { border-color: #E69F00; }
 .verdict p { margin: .3rem 0; }
 figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; background: white; }
-figcaption, .note { color: GrayText; font-size: .9rem; }
+figcaption, .note { opacity: .8; font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid rgba(128,128,128,.35); white-space: nowrap; }
@@ -28,14 +34,15 @@ def page(evidence: Evidence, results: Sequence[ClaimResult], tables: Sequence[Ta
     """The page of one study; `svg` is the figure that this program drew itself."""
     parts = [
         f"<h1>Study {_(evidence.study)}</h1>",
-        f'<p class="note">{_(evidence.plan.data_description)}; {_(_model(evidence))}. '
-        f"{_('; '.join(evidence.environment))}</p>",
+        f'<p class="note">{_("; ".join(_about(evidence)))}</p>',
         "<h2>Verdict</h2>",
-        *([_verdict(result) for result in results] or [f"<p>{_(_no_claim(evidence))}</p>"]),
+        *([_verdict(result) for result in results] or ["<p>This study makes no claim.</p>"]),
+        "<h2>Memory against ROUGE</h2>",
+        f'<figure role="img" aria-label="{_(caption)}">{svg}<figcaption>{_(caption)}</figcaption></figure>',
     ]
-    parts += ["<h2>Memory against ROUGE</h2>", f"<figure>{svg}<figcaption>{_(caption)}</figcaption></figure>"]
     for table in tables:
-        parts += [f"<h2>{_(table.name.capitalize())}</h2>", _table(table)]
+        if table.rows:
+            parts += [f"<h2>{_(table.name.capitalize())}</h2>", _table(table)]
     parts += _findings(evidence)
     return "\n".join(
         [
@@ -52,30 +59,23 @@ def page(evidence: Evidence, results: Sequence[ClaimResult], tables: Sequence[Ta
 
 
 def _(text: object) -> str:
-    # Control characters (terminal escapes, for one) have no place on a page.
-    return html.escape("".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in str(text)), quote=True)
+    return html.escape(one_line(str(text)), quote=True)
 
 
-def _model(evidence: Evidence) -> str:
-    model = None if evidence.frozen is None else evidence.frozen.model
-    if model is None:
-        return "not frozen yet"
-    return model.id + (f" at {model.revision}" if model.revision else "")
-
-
-def _no_claim(evidence: Evidence) -> str:
-    if evidence.frozen is None:
-        return "No verdict: the study is not frozen yet."
-    return "This study makes no claim."
+def _about(evidence: Evidence) -> list[str]:
+    runs = Counter(record.status for record in evidence.last.values())
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(runs.items())) or "none"
+    return [
+        evidence.description,
+        evidence.model or "no model yet",
+        *evidence.machines,
+        f"recorded runs: {counts}, {len(evidence.not_run)} planned and not run",
+    ]
 
 
 def _verdict(result: ClaimResult) -> str:
-    lines = [
-        f"<p><strong>{_(result.claim.name)}: {_(str(result.judgement.verdict).replace('_', ' '))}.</strong> "
-        f"{_(result.judgement.reason)}</p>"
-    ]
-    for item in result.metrics if len(result.metrics) > 1 else ():
-        lines.append(f"<p>{_(item.judgement.reason)}</p>")
+    lines = [f"<p><strong>{_(claim_sentence(result))}</strong></p>"]
+    lines += [f"<p>{_(sentence)}</p>" for sentence in metric_sentences(result)]
     lines += [f"<p>What it would need: {_(need)}.</p>" for need in result.needs]
     lines += [f'<p class="note">{_(note)}.</p>' for note in result.notes]
     return f'<div class="verdict {_(result.judgement.verdict)}">' + "\n".join(lines) + "</div>"
@@ -84,7 +84,7 @@ def _verdict(result: ClaimResult) -> str:
 def _table(table: Table) -> str:
     classes = [' class="number"' if column.numeric else "" for column in table.columns]
     head = "".join(
-        f'<th scope="col"{style}>{_(column.header)}</th>' for column, style in zip(table.columns, classes, strict=True)
+        f'<th scope="col"{style}>{_(column.title)}</th>' for column, style in zip(table.columns, classes, strict=True)
     )
     rows = []
     for row in table.rows:
@@ -100,17 +100,29 @@ def _table(table: Table) -> str:
 
 
 def _findings(evidence: Evidence) -> list[str]:
+    not_run = Counter(f"{run.stage} {run.arm}" for run in evidence.not_run)
+    sections = {
+        "Runs that did not complete": [
+            *(_failure(record) for record in evidence.not_completed),
+            *(f"{_(what)}: {count} planned and not run" for what, count in not_run.items()),
+        ],
+        "Left out": [
+            *(f"{len(item.run_ids)} runs: {_(public_text(item.reason))}" for item in evidence.left_out),
+            *(f"damaged record, {_(text)}" for text in evidence.damaged),
+        ],
+        "Notes on the data": [_(note) for note in evidence.notes],
+    }
     parts = []
-    if evidence.not_completed:
-        items = [
-            f"<li>{_(record.stage)} {_(record.arm)}, seed {record.seed}: <strong>{_(record.status)}</strong>"
-            f"{_(f' in {record.error.phase}: {record.error.message}' if record.error else '')}</li>"
-            for record in evidence.not_completed
-        ]
-        parts += ["<h2>Runs that did not complete</h2>", f"<ul>{''.join(items)}</ul>"]
-    left_out = [f"{len(item.run_ids)} runs: {item.reason}" for item in evidence.left_out]
-    left_out += [f"damaged record, {text}" for text in evidence.damaged]
-    left_out += list(evidence.plan.data_notes)
-    if left_out:
-        parts += ["<h2>Left out</h2>", f"<ul>{''.join(f'<li>{_(text)}</li>' for text in left_out)}</ul>"]
+    for title, items in sections.items():
+        if items:
+            parts += [f"<h2>{title}</h2>", "<ul>" + "\n".join(f"<li>{item}</li>" for item in items) + "</ul>"]
     return parts
+
+
+def _failure(record: Record) -> str:
+    which = f"seed {record.seed}" if record.trial is None else f"trial {record.trial}, seed {record.seed}"
+    why = ""
+    if record.error is not None:
+        phase = f" in {record.error.phase}" if record.error.phase else ""
+        why = f"{phase}: {public_text(record.error.message)}"
+    return f"{_(record.stage)} {_(record.arm)}, {which}: <strong>{_(record.status)}</strong>{_(why)}"

@@ -23,11 +23,6 @@ class StudyFolder:
         return self.root / "records.jsonl"
 
     @property
-    def quarantine(self) -> Path:
-        """Lines that were found damaged, kept for a person to look at."""
-        return self.root / "quarantine.jsonl"
-
-    @property
     def frozen(self) -> Path:
         """The choices made before the test split was scored."""
         return self.root / "frozen.json"

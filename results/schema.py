@@ -5,9 +5,10 @@ Format history (`schema_version`):
 1. First version (0.1.0).
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -56,11 +57,16 @@ class AdapterPart(Part):
     target_modules: tuple[str, ...] | None
 
 
+def _encodable(text: object) -> object:
+    """A text that a file can hold: a path's undecodable bytes arrive as lone surrogates, and are written out."""
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
 class ErrorPart(Part):
     """Why a run has no result."""
 
     type: str
-    message: str
+    message: Annotated[str, BeforeValidator(_encodable)]
     phase: str | None
 
 
@@ -173,16 +179,31 @@ class Record(Part):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
-        if self.status == "completed":
-            if self.error is not None:
-                raise ValueError("a completed run has no error")
-            if (self.quality is None) != (self.model.weights == "random"):
-                raise ValueError("a completed run has quality, unless its weights are random: then it has none")
-        elif self.quality is not None:
-            raise ValueError(f"a run that is {self.status} has no quality")
-        elif self.error is None and self.status not in ("pruned", "interrupted"):
-            raise ValueError(f"a run that is {self.status} says why")
+        for refused, why in (*self._of_the_outcome(), *self._of_the_stage()):
+            if refused:
+                raise ValueError(why)
         return self
+
+    def _of_the_outcome(self) -> Iterator[tuple[bool, str]]:
+        completed, scored = self.status == "completed", self.quality is not None
+        random = self.model.weights == "random"
+        yield completed and self.error is not None, "a completed run has no error"
+        yield completed and scored == random, "a completed run has quality, but none where its weights are random"
+        yield not completed and scored, f"a run that is {self.status} has no quality"
+        silent = self.error is None and self.status not in ("completed", "pruned", "interrupted")
+        yield silent, f"a run that is {self.status} says why"
+
+    def _of_the_stage(self) -> Iterator[tuple[bool, str]]:
+        trains = self.stage != "baseline"
+        of_training = (self.training, self.learning_rate, self.adapter.rank, self.adapter.alpha, self.data.train_hash)
+        yield (self.purpose is None) == (self.stage == "confirm"), "a confirm run has a purpose, and no other has"
+        yield (self.trial is None) == (self.stage == "tune"), "a trial has a number, and no other run has"
+        yield self.stage == "tune" and self.split != "validation", "a trial is scored on the validation split"
+        yield self.stage == "confirm" and self.split != "test", "a confirm run is scored on the test split"
+        yield (
+            any((part is not None) != trains for part in of_training),
+            ("training, learning_rate, rank, alpha and train_hash are null in a baseline, and in no other stage"),
+        )
 
     @property
     def is_final(self) -> bool:

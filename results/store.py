@@ -1,5 +1,6 @@
 """The store: records appended one fsynced line at a time, and read back with damaged lines set apart."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from results.layout import StudyFolder
 from results.schema import SCHEMA_VERSION, Frozen, Plan, Prediction, Record
+from study.problems import one_line
 
 PartT = TypeVar("PartT", bound=BaseModel)
 
@@ -42,42 +44,33 @@ class Records:
 
 
 def read_records(folder: StudyFolder) -> Records:
-    """All records of a study; an absent file holds none. Nothing is changed on disk."""
-    try:
-        data = folder.records.read_bytes()
-    except FileNotFoundError:
-        return Records((), ())
-    except OSError as error:
-        raise ResultsError(f"{folder.records} cannot be read: {error.strerror}") from error
+    """All records of a study; an absent file holds none. Nothing is changed on disk.
+
+    Raises:
+        ResultsError: the file is there but cannot be read.
+    """
     records: list[Record] = []
     damaged: list[Damage] = []
-    for number, line in enumerate(data.split(b"\n"), start=1):
+    for number, line in enumerate((_bytes(folder.records) or b"").split(b"\n"), start=1):
         if not line.strip():
             continue
-        parsed = _parse(line)
-        if isinstance(parsed, Record):
-            records.append(parsed)
-        else:
-            damaged.append(Damage(number, parsed))
+        try:
+            records.append(Record.model_validate_json(line))
+        except ValidationError as error:
+            damaged.append(Damage(number, _reason(line, error)))
     return Records(tuple(records), tuple(damaged))
 
 
-def _parse(line: bytes) -> Record | str:
+def _reason(data: bytes, error: ValidationError) -> str:
+    """Why `data` is not what it should be: from a newer program, torn, or the first of the fields that are wrong."""
     try:
-        return Record.model_validate_json(line)
-    except ValidationError as error:
-        return _reason(line, error)
-
-
-def _reason(line: bytes, error: ValidationError) -> str:
-    try:
-        version = json.loads(line).get("schema_version")
+        version = json.loads(data).get("schema_version")
     except (ValueError, AttributeError, RecursionError):
         return "not a JSON object: torn or damaged"
     if isinstance(version, int) and version > SCHEMA_VERSION:
         return f"schema_version {version} is newer than this program's {SCHEMA_VERSION}: update the program"
     first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+    return one_line(f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}")
 
 
 class RecordStore:
@@ -96,29 +89,47 @@ class RecordStore:
         path = self._folder.records
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not path.exists()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                size = os.fstat(descriptor).st_size
-                # A torn last line (a crash while writing) is closed first, so that it damages nothing but itself.
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                    line = b"\n" + line
-                _write_all(descriptor, line, size)
-                os.fsync(descriptor)
+                _append(descriptor, line)
             finally:
                 os.close(descriptor)
+            if fresh:
+                _sync_folder(path.parent)
         except OSError as error:
-            raise ResultsError(f"{path} cannot be written: {error.strerror}. Earlier records are safe.") from error
+            raise ResultsError(f"{path} cannot be written: {_cause(error)}. Earlier records are safe.") from error
 
 
-def _write_all(descriptor: int, data: bytes, size_before: int) -> None:
-    view = memoryview(data)
+def _append(descriptor: int, line: bytes) -> None:
+    size = os.fstat(descriptor).st_size
+    # A torn last line (a crash while writing) is closed first, so that it damages nothing but itself.
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    view = memoryview(line)
     try:
         while view:
             view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
     except OSError:
-        os.ftruncate(descriptor, size_before)
+        os.ftruncate(descriptor, size)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is safe only when the folder that holds it is on disk too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Some file systems know no fsync of a folder: there is nothing better to do on them.
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -135,9 +146,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResultsError(f"{path} cannot be written: {error.strerror}") from error
+        raise ResultsError(f"{path} cannot be written: {_cause(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_predictions(folder: StudyFolder, run_id: str, predictions: Iterable[Prediction]) -> None:
@@ -153,9 +167,12 @@ def read_predictions(folder: StudyFolder, run_id: str) -> tuple[Prediction, ...]
         ResultsError: no such file, or a line that is no prediction.
     """
     path = folder.predictions(run_id)
+    data = _bytes(path)
+    if data is None:
+        raise ResultsError(f"{path} cannot be read: there is no such file")
     return tuple(
         _validated(Prediction, line, path, number)
-        for number, line in enumerate(_bytes(path).split(b"\n"), start=1)
+        for number, line in enumerate(data.split(b"\n"), start=1)
         if line.strip()
     )
 
@@ -166,30 +183,12 @@ def read_frozen(folder: StudyFolder) -> Frozen | None:
     Raises:
         ResultsError: the file is there but cannot be used.
     """
-    if not folder.frozen.exists():
-        return None
-    return _validated(Frozen, _bytes(folder.frozen), folder.frozen, 1)
+    return _read(Frozen, folder.frozen)
 
 
 def write_frozen(folder: StudyFolder, frozen: Frozen) -> None:
     """Writes `frozen.json` in one step."""
     write_atomically(folder.frozen, frozen.model_dump_json(indent=2).encode() + b"\n")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ResultsError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _validated(model: type[PartT], data: bytes, path: Path, line: int) -> PartT:
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ResultsError(f"{path}, line {line}: {where or 'content'}: {first['msg']}") from error
 
 
 def read_plan(folder: StudyFolder) -> Plan | None:
@@ -198,11 +197,31 @@ def read_plan(folder: StudyFolder) -> Plan | None:
     Raises:
         ResultsError: the file is there but cannot be used.
     """
-    if not folder.plan.exists():
-        return None
-    return _validated(Plan, _bytes(folder.plan), folder.plan, 1)
+    return _read(Plan, folder.plan)
 
 
 def write_plan(folder: StudyFolder, plan: Plan) -> None:
     """Writes `plan.json` in one step."""
     write_atomically(folder.plan, plan.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {_cause(error)}") from error
+
+
+def _read(model: type[PartT], path: Path) -> PartT | None:
+    data = _bytes(path)
+    return None if data is None else _validated(model, data, path, None)
+
+
+def _validated(model: type[PartT], data: bytes, path: Path, line: int | None) -> PartT:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        where = str(path) if line is None else f"{path}, line {line}"
+        raise ResultsError(f"{where}: {_reason(data, error)}") from error

@@ -12,7 +12,7 @@ from study.schema import ClaimSection, RetainSection
 @dataclass(frozen=True, slots=True)
 class Contestants:
     """The arms that claims can name. `unread` are names of arms that have faults of their own, None among them where
-    not even the name could be read: a claim on such an arm is not held against it."""
+    not even the name could be read: what a claim on such an arm lacks is no fault of the claim."""
 
     arms: Sequence[Arm]
     unread: Collection[str | None]
@@ -73,7 +73,7 @@ def _pairs(
             pairs.append((candidate, references[0]))
         elif len(references) == 1:
             tell(Problem.of(f"{path}.reference", section.reference, f"is the candidate {shown(candidate.name)} itself"))
-        elif found["reference"]:
+        elif found["reference"] and not contestants.may_be_unread(section.reference):
             message = (
                 f"gives {len(references)} arms to hold {shown(candidate.name)} against, exactly one is needed: "
                 + choices(arm.name for arm in found["reference"])

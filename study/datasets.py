@@ -6,6 +6,8 @@ from typing import Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+# What a local file's name ends in.
+FILE_TYPES = (".jsonl", ".json", ".csv")
 
 _BOUND = r"-?[0-9]{1,12}"
 _SLICE = re.compile(rf"(?P<name>.+?)(?:\[(?P<low>{_BOUND})?:(?P<high>{_BOUND})?\])?")

@@ -46,7 +46,9 @@ def problems_of(error: ValidationError, model: type[BaseModel], data: object) ->
     """
     by_place: dict[Place, list[Any]] = {}
     for item in error.errors(include_url=False):
-        by_place.setdefault(place_of(item, data), []).append(item)
+        # Pydantic counts sound members only: with a faulty one in it, a list would be called too short as well.
+        if item["type"] != "too_short" or len(item["input"]) < item["ctx"]["min_length"]:
+            by_place.setdefault(place_of(item, data), []).append(item)
     return [
         _problem(place, items, model, data)
         for place, items in by_place.items()

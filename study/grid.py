@@ -159,7 +159,9 @@ def _grid(data: dict[str, Any]) -> tuple[Grid | None, list[Problem]]:
 def _named(data: Mapping[str, Any]) -> list[str | None]:
     """The name of every arm as the file states it, whether or not the arm is sound; None where there is none."""
     arms = data.get("arms")
-    names = [arm.get("name") if isinstance(arm, dict) else None for arm in (arms if isinstance(arms, list) else [None])]
+    if not isinstance(arms, list) or not arms:
+        return [None]
+    names = [arm.get("name") if isinstance(arm, dict) else None for arm in arms]
     return [name if isinstance(name, str) else None for name in names]
 
 
@@ -171,7 +173,10 @@ def _names_twice(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _unread(data: Mapping[str, Any], arms: Sequence[Arm]) -> set[str | None]:
-    return set(_named(data)) - {arm.family for arm in arms}
+    """Names of arms that no claim can be held against: those with faults, and those that two arms have."""
+    stated = Counter(_named(data))
+    sound = {arm.family for arm in arms}
+    return {name for name, count in stated.items() if count > 1 or name not in sound}
 
 
 def _seed_problems(seeds: Sequence[int], tune: Tune | None, expansion: Expansion) -> Iterator[Problem]:

@@ -29,7 +29,12 @@ def apply_overrides(data: object, overrides: Iterable[str]) -> Any:
         try:
             _assign(result, path, parse_yaml(text))
         except GridError as error:
-            problems += [Problem(f"--set {shortened(key.strip())}", str(problem)) for problem in error.problems]
+            problems += [
+                Problem(
+                    " ".join(("--set", shortened(key.strip()), problem.path)).strip(), problem.message, problem.value
+                )
+                for problem in error.problems
+            ]
     if problems:
         raise GridError(problems)
     return result

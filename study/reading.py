@@ -1,17 +1,7 @@
 """From the sections of a grid file to values; what a section says wrongly is added to a list of problems."""
 
-from pathlib import PurePath
-
 from study.arms import Dtype
-from study.datasets import (
-    SPLITS,
-    DataSpec,
-    GeneratedData,
-    HubData,
-    LocalData,
-    is_hub_split,
-    parse_slice,
-)
+from study.datasets import SPLITS, DataSpec, GeneratedData, HubData, LocalData
 from study.dialogues import SCENES
 from study.models import EMBEDDED, RANDOM, ModelSpec, is_hub_id
 from study.problems import Problem, choices
@@ -35,7 +25,6 @@ from study.space import Interval, Space, Tune
 
 # Widest ranges that the generator of dialogues knows: turns a dialogue, references a dialogue.
 _TURNS, _REFERENCES = (4, 14), (1, 3)
-_FILE_TYPES = (".jsonl", ".json", ".csv")
 
 
 def read_model(section: ModelSection, problems: list[Problem]) -> ModelSpec:
@@ -68,7 +57,7 @@ def read_data(section: DataSection, problems: list[Problem]) -> DataSpec:
     """Where the dialogues come from. The sections of other sources may stand beside the one that is used."""
     for files in (section.local, section.hub):
         if files is not None:
-            _check_files(files, problems)
+            _check_fields(files, problems)
     source: GeneratedData | LocalData | HubData
     if section.source == "hub" and section.hub is not None:
         hub = section.hub
@@ -97,25 +86,13 @@ def _fields(section: FilesSection) -> tuple[str, ...] | None:
     return None if section.summary_fields is None else tuple(section.summary_fields)
 
 
-def _check_files(section: FilesSection, problems: list[Problem]) -> None:
-    path = "data.hub" if isinstance(section, HubSection) else "data.local"
-    for split, text in _splits(section):
-        try:
-            name = parse_slice(text).name
-        except ValueError as error:
-            problems.append(Problem.of(f"{path}.{split}", text, str(error)))
-            continue
-        if isinstance(section, HubSection) and not is_hub_split(name):
-            problems.append(Problem.of(f"{path}.{split}", text, "no split's name, such as train or train[:400]"))
-        if not isinstance(section, HubSection) and PurePath(name).suffix not in _FILE_TYPES:
-            problems.append(Problem.of(f"{path}.{split}", text, f"a file's name ends in {', '.join(_FILE_TYPES)}"))
-    if isinstance(section, HubSection) and not is_hub_id(section.id, owner_needed=False):
-        problems.append(Problem.of(f"{path}.id", section.id, "no id of a Hub dataset (owner/name)"))
+def _check_fields(section: FilesSection, problems: list[Problem]) -> None:
+    path = "data.hub.summary_fields" if isinstance(section, HubSection) else "data.local.summary_fields"
     fields = section.summary_fields or []
     if section.dialogue_field in fields:
-        problems.append(Problem.of(f"{path}.summary_fields", fields, "the dialogue itself is no summary"))
+        problems.append(Problem.of(path, fields, f"the dialogue, {section.dialogue_field!r}, is no summary"))
     if len(set(fields)) < len(fields):
-        problems.append(Problem.of(f"{path}.summary_fields", fields, "holds a field twice"))
+        problems.append(Problem.of(path, fields, "holds a field twice"))
 
 
 def _generated(section: GeneratedSection, problems: list[Problem]) -> GeneratedData:

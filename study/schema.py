@@ -4,15 +4,18 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
 from study.arms import TARGET_GROUPS, Dtype, Method, Precision
+from study.datasets import FILE_TYPES, is_hub_split, parse_slice
 from study.dialogues import SCENES
 from study.faults import Place, place_of, problems_of
 from study.metrics import CLAIMABLE, SELECTABLE
+from study.models import is_hub_id
 from study.problems import Problem, choices
 from study.settings import Protocol
 
@@ -41,6 +44,31 @@ def _written_as(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _local_file(value: str) -> str:
+    if PurePath(_sliced(value)).suffix not in FILE_TYPES:
+        raise PydanticCustomError("local_file", "must be a .jsonl, .json or .csv file")
+    return value
+
+
+def _hub_split(value: str) -> str:
+    if not is_hub_split(_sliced(value)):
+        raise PydanticCustomError("hub_split", "no split's name, such as train or train[:400]")
+    return value
+
+
+def _sliced(value: str) -> str:
+    try:
+        return parse_slice(value).name
+    except ValueError as error:
+        raise PydanticCustomError("slice", "{why}", {"why": str(error)}) from None
+
+
+def _hub_dataset(value: str) -> str:
+    if not is_hub_id(value, owner_needed=False):
+        raise PydanticCustomError("hub_dataset", "no id of a Hub dataset (owner/name)")
+    return value
+
+
 Name = Annotated[
     str,
     _written_as(r"[A-Za-z0-9][\w-]{0,63}", "use letters, digits, - and _ (at most 64, a letter or digit first)"),
@@ -54,6 +82,8 @@ ModuleName = Annotated[
     ),
 ]
 Targets = Annotated[str, _one_of(TARGET_GROUPS, ", or a list of module names")]
+LocalFile = Annotated[Text, AfterValidator(_local_file)]
+HubSplit = Annotated[Text, AfterValidator(_hub_split)]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -88,19 +118,19 @@ class GeneratedSection(Section):
 
 
 class FilesSection(Section):
-    train: Text
-    validation: Text
-    test: Text
+    train: LocalFile
+    validation: LocalFile
+    test: LocalFile
     dialogue_field: Text = "dialogue"
     summary_fields: Annotated[list[Text], Field(min_length=1)] | None = None
 
 
 class HubSection(FilesSection):
-    id: Text
+    id: Annotated[str, AfterValidator(_hub_dataset)]
     revision: Revision
-    train: Text = "train"
-    validation: Text = "validation"
-    test: Text = "test"
+    train: HubSplit = "train"
+    validation: HubSplit = "validation"
+    test: HubSplit = "test"
 
 
 class DataSection(Section):

@@ -174,7 +174,7 @@ class _Reader:
         number = float(text) if kind == "float" else math.inf
         if math.isfinite(number):
             return number
-        why = "is too large" if kind == "float" else f"more than {_MAX_DIGITS} digits"
+        why = "too large for a number" if kind == "float" else f"more than {_MAX_DIGITS} digits"
         self.faults.append((place, why, shown(text)))
         return None
 

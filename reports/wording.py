@@ -1,0 +1,66 @@
+"""A study's verdicts and scores in plain words: what a terminal and the top of the page say."""
+
+from collections.abc import Sequence
+
+from reports.claiming import ClaimResult
+from reports.evidence import ArmEvidence, Evidence
+from reports.public_text import public_text
+from reports.tables import MISSING, score_cell
+from study.metrics import METRICS
+from study.problems import one_line
+
+# The primary metric and the two that papers quote beside it.
+_QUOTED = ("rouge1", "rouge2", "rougeL")
+_LONGEST_SENTENCE = 1000
+
+
+def claim_sentence(result: ClaimResult) -> str:
+    """What is claimed, and the verdict: `qlora matches lora within ±1 points: inconclusive.`"""
+    verdict = str(result.judgement.verdict).replace("_", " ")
+    if result.claim is None:
+        return f"{result.name}: {verdict}."
+    claim = result.claim
+    late = " (exploratory)" if result.exploratory else ""
+    return f"{claim.candidate} matches {claim.reference} within ±{claim.margin:g} points{late}: {verdict}."
+
+
+def metric_sentences(result: ClaimResult) -> list[str]:
+    """Why: one sentence a metric with its interval, or one for all where they share it."""
+    reasons = {item.judgement.reason for item in result.metrics}
+    if len(reasons) <= 1:
+        return [_reason(result.judgement.reason)]
+    return [
+        f"{METRICS[item.metric].label if item.metric in METRICS else item.metric}: {_reason(item.judgement.reason)}"
+        for item in result.metrics
+    ]
+
+
+def _reason(reason: str) -> str:
+    return public_text(reason, _LONGEST_SENTENCE)
+
+
+def summary(evidence: Evidence, results: Sequence[ClaimResult]) -> tuple[str, ...]:
+    """The lines that a terminal prints; none holds a terminal escape."""
+    lines: list[str] = []
+    for result in results:
+        lines.append(claim_sentence(result))
+        lines += [f"  {sentence}" for sentence in metric_sentences(result)]
+        lines += [f"  what it would need: {need}" for need in result.needs]
+        lines += [f"  note: {note}" for note in result.notes]
+    if not results:
+        lines.append("no verdict: this study makes no claim")
+    lines += [f"  {arm.part.name}: {_scores(arm)}" for arm in evidence.arms]
+    for name, scores in evidence.plan.floors.items():
+        quoted = [f"{METRICS[key].label} {scores[key]:.{METRICS[key].decimals}f}" for key in _QUOTED if key in scores]
+        lines.append(f"  floor, {name}: {', '.join(quoted)}")
+    lines += [f"  left out: {len(item.run_ids)} runs: {public_text(item.reason)}" for item in evidence.left_out]
+    return tuple(one_line(line) for line in lines)
+
+
+def _scores(arm: ArmEvidence) -> str:
+    if arm.scored is None:
+        counts = ", ".join(f"{count} {status}" for status, count in arm.test_statuses.items())
+        return f"{MISSING} no scores ({counts or 'no test run planned yet'})"
+    quoted = ", ".join(f"{METRICS[key].label} {score_cell(arm, key).text}" for key in _QUOTED)
+    count = len(arm.scored.seeds)
+    return f"{quoted} ({count} seed{'' if count == 1 else 's'})"

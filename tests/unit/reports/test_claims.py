@@ -1,0 +1,216 @@
+"""From evidence to verdicts: what is judged, what is not, and why."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.claiming import ClaimResult, judge_claims
+from reports.evidence import gather
+from reports.stats import Comparison, holm
+from reports.verdict import Flag, Verdict
+from reports.verdict_file import claim_json
+from reports.wording import claim_sentence
+from tests.unit.reports.records import CHOSEN, LORA, QLORA, SEEDS, ZERO_SHOT, Arm, claim, tuned_id, write_study
+
+
+def judged(results: Path, **changes: Any) -> tuple[ClaimResult, ...]:
+    return judge_claims(gather(write_study(results, **changes)))
+
+
+def arms(qlora: Arm, lora: Arm = LORA) -> tuple[Arm, ...]:
+    return ZERO_SHOT, lora, qlora
+
+
+def test_arms_that_match_are_supported(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path)
+    assert result.judgement.verdict is Verdict.SUPPORTED
+    assert result.needs == ()
+    assert result.notes == ()
+    assert claim_sentence(result) == "qlora matches lora within ±1 points: supported."
+
+
+def test_two_points_less_are_refuted(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", mean=38.0)))
+    assert result.judgement.verdict is Verdict.REFUTED
+    assert result.judgement.flags == (Flag.REFUTED_WORSE,)
+    comparison = result.metrics[0].comparison
+    assert comparison is not None
+    assert comparison.difference == pytest.approx(-2.0)
+
+
+def test_two_points_more_are_no_match_either(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", mean=42.0)))
+    assert result.judgement.flags == (Flag.REFUTED_BETTER,)
+
+
+def test_too_little_evidence_is_inconclusive_and_says_what_it_would_need(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, residual=9.0, dialogues=40)
+    assert result.judgement.verdict is Verdict.INCONCLUSIVE
+    (need,) = result.needs
+    assert need.startswith("ROUGE-1: ")
+    assert "seeds an arm" in need or "dialogues" in need
+
+
+def test_too_few_seeds_get_no_verdict_with_the_counts(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, seeds=(11, 12))
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "2 seeds of the candidate and 2 of the reference" in result.judgement.reason
+
+
+def test_one_seed_is_an_exception_of_compare_and_gets_no_verdict(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, seeds=(11,))
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert result.metrics[0].comparison is None
+    assert "seed" in result.judgement.reason
+
+
+def test_an_arm_that_did_not_fit_has_no_verdict_and_its_counts(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", statuses=dict.fromkeys(SEEDS, "out_of_memory"))))
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert result.judgement.reason == "no verdict: qlora has no completed test run (5 out_of_memory)"
+
+
+def test_a_missing_seed_is_told_beside_the_verdict(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", statuses={13: "diverged"})))
+    assert result.judgement.verdict is Verdict.SUPPORTED
+    assert result.notes == ("qlora: planned seeds without a score: 13 (diverged)",)
+    assert (result.seeds["qlora"].planned, result.seeds["qlora"].scored) == (5, 4)
+    assert tuned_id("qlora", 13) not in result.run_ids
+
+
+def test_an_arm_from_another_gpu_has_no_verdict_and_says_why(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", gpu="Other GPU")))
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "not comparable with the rest: device Other GPU" in result.judgement.reason
+
+
+def test_arms_scored_on_different_dialogues_are_not_compared(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", examples="other")))
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "different dialogues (80 and 80)" in result.judgement.reason
+
+
+def test_random_weights_have_no_scores_to_judge(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, weights="random")
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "random weights, which have no scores" in result.judgement.reason
+
+
+def test_nothing_is_judged_before_the_freeze(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, frozen=False)
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "not frozen yet" in result.judgement.reason
+    assert claim_json(result)["margin"] is None
+
+
+def test_an_old_protocol_is_never_judged_whatever_its_numbers(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, protocol="seed")
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "old protocol" in result.judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"margin": 0.0}, "margin 0.0 must be finite and above 0"),
+        ({"margin": -1.0}, "margin -1.0 must be finite and above 0"),
+        ({"metrics": ()}, "names no metric"),
+        ({"metrics": ("rouge9",)}, "no claim can be about 'rouge9'"),
+        ({"reference": "gone"}, "gone is no arm of the grid any more"),
+    ],
+)
+def test_a_claim_that_cannot_be_computed_fails_closed(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    (result,) = judged(tmp_path, claims=(claim(**changes),))
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert why in result.judgement.reason
+
+
+def test_every_metric_must_pass(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, claims=(claim(metrics=("rouge1", "rouge2", "rougeL")),))
+    assert result.judgement.verdict is Verdict.SUPPORTED
+    assert [item.metric for item in result.metrics] == ["rouge1", "rouge2", "rougeL"]
+
+
+def test_several_claims_on_one_reference_are_adjusted_after_holm(tmp_path: Path) -> None:
+    both = (claim(), claim(name="int8-matches-lora", candidate="int8"))
+    results = judged(tmp_path, claims=both, arms=(*arms(QLORA), Arm("int8", mean=39.5)))
+    raw = [result.metrics[0].p_tost for result in results]
+    assert None not in raw
+    expected = holm([p for p in raw if p is not None])
+    assert tuple(result.metrics[0].adjusted_p for result in results) == expected
+    assert expected[0] == 2 * (raw[0] or 0.0)
+
+
+def test_an_arm_that_failed_does_not_make_it_easier_for_the_others(tmp_path: Path) -> None:
+    both = (claim(), claim(name="int8-matches-lora", candidate="int8"))
+    failed = Arm("int8", statuses=dict.fromkeys(SEEDS, "failed"))
+    qlora, int8 = judged(tmp_path, claims=both, arms=(*arms(QLORA), failed))
+    assert qlora.metrics[0].adjusted_p == 2 * (qlora.metrics[0].p_tost or 0.0)
+    assert int8.judgement.verdict is Verdict.NO_VERDICT
+
+
+def test_a_claim_that_stands_alone_is_not_adjusted(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path)
+    assert result.metrics[0].adjusted_p is None
+
+
+def test_the_frozen_margin_is_judged_and_a_change_afterwards_is_told(tmp_path: Path) -> None:
+    wider = {"qlora-matches-lora": "fixed: 5 points"}
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", mean=38.0)), margins=wider)
+    assert result.judgement.verdict is Verdict.REFUTED
+    assert result.notes == (
+        "the grid's margin was changed after the freeze (now fixed: 5 points); the frozen one is judged",
+    )
+
+
+def test_a_claim_added_after_the_freeze_is_exploratory(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, claims=(claim(margin_rule="fixed: 1 points (added after the freeze)"),))
+    assert result.exploratory
+    assert "exploratory" in claim_sentence(result)
+    assert result.notes == ("the claim was added after the freeze: exploratory",)
+
+
+def test_a_confidence_that_the_verdict_does_not_use_is_told(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, claims=(claim(confidence=0.5),))
+    assert "the verdict is always the 90% interval's" in result.notes[0]
+
+
+def test_a_winner_at_the_edge_of_its_space_is_told(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, edges=("rank high",))
+    assert [note.partition(":")[0] for note in result.notes] == ["qlora", "lora"]
+    assert "rank high" in result.notes[0]
+
+
+def test_drop_in_runs_at_the_references_hyperparameters_are_a_secondary_comparison(tmp_path: Path) -> None:
+    asked = (claim(drop_in=True),)
+    (result,) = judged(tmp_path, claims=asked, drop_in={CHOSEN: 39.0, (4, 16, 1e-3): 20.0})
+    found = result.drop_in["rouge1"]
+    assert isinstance(found, Comparison)
+    assert found.difference == pytest.approx(-1.0)
+    # The verdict stays that of tuned against tuned.
+    assert result.judgement.verdict is Verdict.SUPPORTED
+
+
+def test_a_drop_in_that_was_never_run_says_so(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, claims=(claim(drop_in=True),))
+    assert "no completed drop-in run" in str(result.drop_in["rouge1"])
+
+
+def test_retention_is_the_share_of_the_references_gain_over_its_own_zero_shot_model(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=arms(Arm("qlora", mean=38.2)))
+    # Zero-shot 22, reference 40, candidate 38.2.
+    assert result.retention["rouge1"].ratio == pytest.approx(16.2 / 18.0)
+
+
+def test_a_claims_json_holds_its_numbers_and_the_runs_behind_them(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path)
+    content = claim_json(result)
+    assert content["verdict"] == "supported"
+    assert (content["margin"], content["dialogues"]) == (1.0, 80)
+    assert content["seeds"]["qlora"] == {"planned": 5, "scored": 5, "missing": {}}
+    metric = content["metrics"]["rouge1"]
+    assert metric["low95"] < metric["low90"] < metric["difference"] < metric["high90"] < metric["high95"]
+    assert content["smallest_margin"] == pytest.approx(max(-metric["low90"], metric["high90"]), abs=1e-7)
+    assert set(metric["components"]) == {"sigma_seed", "sigma_residual", "sigma_item"}
+    assert content["run_ids"] == [tuned_id(arm, seed) for arm in ("qlora", "lora") for seed in SEEDS]

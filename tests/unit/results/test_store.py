@@ -1,0 +1,276 @@
+"""The store: what was written stays, whatever happens while more is written."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from results.layout import StudyFolder
+from results.store import (
+    RecordStore,
+    ResultsError,
+    read_frozen,
+    read_plan,
+    read_predictions,
+    read_records,
+    write_atomically,
+    write_frozen,
+    write_plan,
+    write_predictions,
+)
+from tests.unit.results.records import FAILED, confirm, frozen, plan, prediction
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    return StudyFolder.of(tmp_path, "small")
+
+
+def append(folder: StudyFolder, *run_ids: str) -> None:
+    for run_id in run_ids:
+        RecordStore(folder).append(confirm(run_id=run_id * 16))
+
+
+def ids(folder: StudyFolder) -> list[str]:
+    return [record.run_id[0] for record in read_records(folder).all]
+
+
+def test_a_study_without_a_file_has_no_records_and_reading_makes_none(folder: StudyFolder) -> None:
+    found = read_records(folder)
+    assert (found.all, found.damaged, found.last) == ((), (), {})
+    assert not folder.root.exists()
+
+
+def test_records_come_back_in_the_order_of_writing(folder: StudyFolder) -> None:
+    append(folder, "2", "1", "3")
+    assert ids(folder) == ["2", "1", "3"]
+    assert read_records(folder).all[0] == confirm(run_id="2" * 16)
+
+
+def test_the_last_record_of_a_run_counts(folder: StudyFolder) -> None:
+    RecordStore(folder).append(confirm(**FAILED))
+    append(folder, "1", "0")
+    found = read_records(folder)
+    assert len(found.all) == 3
+    assert {run_id[0]: record.status for run_id, record in found.last.items()} == {"0": "completed", "1": "completed"}
+
+
+def test_a_record_is_appended_to_bytes_that_stay_as_they_were(folder: StudyFolder) -> None:
+    append(folder, "1")
+    before = folder.records.read_bytes()
+    append(folder, "2")
+    assert folder.records.read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(
+    "kept", [1, 100, -2, -1], ids=["first byte", "a part", "all but the end", "all but the newline"]
+)
+def test_a_torn_last_line_costs_nothing_but_itself(folder: StudyFolder, kept: int) -> None:
+    append(folder, "1")
+    whole = folder.records.read_bytes()
+    folder.records.write_bytes(whole + whole[:kept])
+    append(folder, "2")
+    found = read_records(folder)
+    # Without its newline alone a record is still whole.
+    assert ids(folder) == (["1", "1", "2"] if kept == -1 else ["1", "2"])
+    assert [damage.line for damage in found.damaged] == ([] if kept == -1 else [2])
+    assert all(damage.reason == "not a JSON object: torn or damaged" for damage in found.damaged)
+
+
+def test_damaged_lines_are_named_and_the_others_read(folder: StudyFolder) -> None:
+    append(folder, "1", "2")
+    first, second = folder.records.read_bytes().splitlines()
+    lines = [
+        first,
+        b"\x00" * 40,
+        b"",
+        b"[1]",
+        b'{"run_id": "\xff"}',
+        first.replace(b'"schema_version":1', b'"schema_version":7'),
+        first.replace(b'"status":"completed"', b'"status":"done"'),
+        first.replace(b'"seed":11', b'"seed":"\\u001b[2J"'),
+        b"[" * 5000,
+        first.replace(b'"error":null', b'"error":{"type":"E","message":"m","phase":null}'),
+        second,
+    ]
+    folder.records.write_bytes(b"\n".join(lines) + b"\n")
+    found = read_records(folder)
+    assert ids(folder) == ["1", "2"]
+    told = {damage.line: damage.reason for damage in found.damaged}
+    torn = "not a JSON object: torn or damaged"
+    assert [told.get(number) for number in (2, 4, 5, 9)] == [torn] * 4
+    assert told[6] == "schema_version 7 is newer than this program's 1: update the program"
+    assert told[7].startswith("status: Input should be 'completed', ")
+    assert told[8].startswith("seed: Input should be a valid integer")
+    assert told[10] == "content: Value error, a completed run has no error"
+    assert len(told) == 8
+    assert all(reason.isprintable() for reason in told.values())
+
+
+def test_several_writers_at_once_never_mix_their_lines(folder: StudyFolder) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: append(folder, f"{number:x}"), range(16)))
+    assert sorted(ids(folder)) == sorted("0123456789abcdef")
+    assert read_records(folder).damaged == ()
+
+
+def test_an_atomic_write_replaces_the_whole_file_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.json"
+    write_atomically(path, b"first, and longer")
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_predictions_come_back_in_their_order(folder: StudyFolder) -> None:
+    written = [prediction(2), prediction(0), prediction(1, scores=None)]
+    write_predictions(folder, "0" * 16, written)
+    assert list(read_predictions(folder, "0" * 16)) == written
+
+
+def test_a_missing_or_damaged_prediction_file_is_named(folder: StudyFolder) -> None:
+    with pytest.raises(ResultsError, match=r"predictions/0{16}\.jsonl cannot be read: there is no such file"):
+        read_predictions(folder, "0" * 16)
+    write_predictions(folder, "0" * 16, [prediction(0)])
+    path = folder.predictions("0" * 16)
+    path.write_bytes(path.read_bytes() + b'{"example_id": ')
+    with pytest.raises(ResultsError, match=r"0{16}\.jsonl, line 2: not a JSON object: torn or damaged"):
+        read_predictions(folder, "0" * 16)
+
+
+def test_frozen_choices_and_the_plan_come_back_as_they_were(folder: StudyFolder) -> None:
+    assert read_frozen(folder) is None
+    assert read_plan(folder) is None
+    write_frozen(folder, frozen())
+    write_plan(folder, plan())
+    assert read_frozen(folder) == frozen()
+    assert read_plan(folder) == plan()
+
+
+def test_a_frozen_file_that_cannot_be_used_is_never_taken_for_none(folder: StudyFolder) -> None:
+    write_frozen(folder, frozen())
+    text = folder.frozen.read_text()
+    for damaged, told in (
+        (text[:50], "not a JSON object: torn or damaged"),
+        ("", "not a JSON object: torn or damaged"),
+        (text.replace('"schema_version": 1', '"schema_version": 2'), "schema_version 2 is newer"),
+        (text.replace('"seeds": [', '"seeds": ["x",'), "seeds.0: Input should be a valid integer"),
+    ):
+        folder.frozen.write_text(damaged)
+        with pytest.raises(ResultsError, match=f"frozen.json: {told}"):
+            read_frozen(folder)
+
+
+def test_a_folder_where_a_file_should_be_is_an_error_with_its_name(folder: StudyFolder) -> None:
+    folder.records.mkdir(parents=True)
+    with pytest.raises(ResultsError, match=r"records\.jsonl cannot be read: Is a directory"):
+        read_records(folder)
+    with pytest.raises(ResultsError, match=r"records\.jsonl cannot be written: Is a directory"):
+        append(folder, "1")
+
+
+def test_a_file_where_the_folder_should_be_is_an_error_with_its_name(folder: StudyFolder) -> None:
+    folder.root.write_text("in the way")
+    with pytest.raises(ResultsError, match=r"records\.jsonl cannot be written: "):
+        append(folder, "1")
+    with pytest.raises(ResultsError, match=r"frozen\.json cannot be written: "):
+        write_frozen(folder, frozen())
+    assert folder.root.read_text() == "in the way"
+
+
+WRITE = """
+import os, resource, sys
+from pathlib import Path
+from results.layout import StudyFolder
+from results.store import *
+from tests.unit.results.records import *
+from tests.unit.results.test_store import *
+
+def told(write):
+    try:
+        write()
+    except ResultsError as error:
+        print(error)
+    else:
+        print("written")
+
+big = confirm(run_id="2" * 16, environment={"text": "x" * 100_000})
+folder = StudyFolder(Path("small"))
+"""
+
+
+def in_another_process(code: str, folder: Path) -> list[str]:
+    """The lines that `code` prints when it runs in `folder`; there, limits can be set that cannot be lifted again."""
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE + code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_full_disk_is_an_error_and_damages_nothing(folder: StudyFolder) -> None:
+    append(folder, "1")
+    write_frozen(folder, frozen())
+    before = {path: path.read_bytes() for path in (folder.records, folder.frozen)}
+    limit = len(before[folder.records]) + 500
+    lines = in_another_process(
+        f"""
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+told(lambda: RecordStore(folder).append(big))
+told(lambda: write_frozen(folder, frozen(study="x" * {limit})))
+told(lambda: write_predictions(folder, "2" * 16, [prediction(n) for n in range(100)]))
+""",
+        folder.root.parent,
+    )
+    assert lines == [
+        "small/records.jsonl cannot be written: File too large. Earlier records are safe.",
+        "small/frozen.json cannot be written: File too large",
+        "small/predictions/2222222222222222.jsonl cannot be written: File too large",
+    ]
+    assert {path: path.read_bytes() for path in before} == before
+    assert list((folder.root / "predictions").iterdir()) == []
+    assert {path.name for path in folder.root.iterdir()} == {"records.jsonl", "frozen.json", "predictions"}
+    append(folder, "3")
+    assert ids(folder) == ["1", "3"]
+    assert read_records(folder).damaged == ()
+
+
+def test_a_read_only_folder_is_an_error_and_damages_nothing(folder: StudyFolder) -> None:
+    append(folder, "1")
+    write_frozen(folder, frozen())
+    before = {path: path.read_bytes() for path in (folder.records, folder.frozen)}
+    for path in before:
+        path.chmod(0o444)
+    folder.root.chmod(0o555)
+    try:
+        # Nothing is read-only to root.
+        lines = in_another_process(
+            """
+if os.getuid() == 0:
+    os.chmod(".", 0o755)
+    os.setuid(65534)
+told(lambda: RecordStore(folder).append(big))
+told(lambda: write_frozen(folder, frozen()))
+told(lambda: write_predictions(folder, "2" * 16, [prediction(0)]))
+print(len(read_records(folder).all))
+""",
+            folder.root.parent,
+        )
+    finally:
+        folder.root.chmod(0o755)
+    assert lines == [
+        "small/records.jsonl cannot be written: Permission denied. Earlier records are safe.",
+        "small/frozen.json cannot be written: Permission denied",
+        "small/predictions/2222222222222222.jsonl cannot be written: Permission denied",
+        "1",
+    ]
+    assert {path: path.read_bytes() for path in before} == before
