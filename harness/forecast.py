@@ -29,9 +29,11 @@ def forecast_arm(arm: Arm, shape: ModelShape, rank: int) -> ArmForecast:
     plain = shape.parameters - packed
     plain_bytes = 4 if arm.compute_dtype == "fp32" else 2
     per_weight = _packed_bytes(arm) if packed else 0.0
+    # LLM.int8 keeps one fp32 scale a row of each quantised weight.
+    rows = shape.layers * sum(linear.outputs for linear in shape.linears) if arm.precision is Precision.INT8 else 0
     trainable = shape.lora_parameters(arm.targets, rank) if arm.trains else 0
     return ArmForecast(
-        weight_bytes=round(plain * plain_bytes + packed * per_weight),
+        weight_bytes=round(plain * plain_bytes + packed * per_weight + 4 * rows),
         trainable=trainable,
         total=shape.parameters + trainable,
     )

@@ -44,14 +44,16 @@ def make_plan(grid: Grid, confirm_count: int, recorded: Mapping[str, int] | None
     rows = tuple(_row(grid, arm) for arm in grid.arms)
     baselines = sum(not arm.trains for arm in grid.arms)
     reselect = grid.tune.reselect * len(grid.tune.reselect_seeds)
-    per_arm = grid.tune.trials + grid.tune.tpe_trials + reselect
-    runs = baselines + per_arm * len(grid.trained_arms) + confirm_count
+    trials = sum(row.trials + reselect for row in rows if row.arm.trains)
+    runs = baselines + trials + confirm_count
     return StudyPlan(grid, rows, runs, recorded)
 
 
 def _row(grid: Grid, arm: Arm) -> ArmPlan:
     shape = KNOWN_SHAPES.get(grid.model.id)
-    trials = grid.tune.trials + grid.tune.tpe_trials if arm.trains else 0
+    # A small space may hold fewer distinct sets than the block was asked for.
+    block = len(grid.block(arm)) if arm.trains and grid.tune.trials else 0
+    trials = block + grid.tune.tpe_trials if arm.trains else 0
     confirm = len(grid.seeds) * grid.repeats if arm.trains else 1
     if shape is None:
         return ArmPlan(arm, trials, confirm, None, None, None)
@@ -64,6 +66,9 @@ def _row(grid: Grid, arm: Arm) -> ArmPlan:
 def print_plan(plan: StudyPlan, console: Console) -> None:
     """The plan as a person reads it."""
     grid = plan.grid
+    if not console.is_terminal:
+        # Captured output has no width of its own; arm names must not be broken up.
+        console = Console(file=console.file, width=160)
     console.print(
         f"study {grid.study} ({grid.protocol} protocol): {plan.runs} runs of {len(grid.arms)} arms", highlight=False
     )

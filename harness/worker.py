@@ -39,6 +39,8 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
 
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
+    # tqdm's own lock is a semaphore shared between processes, which a worker that is killed would leave behind.
+    importlib.import_module("tqdm").tqdm.set_lock(threading.RLock())
     emit(_hello(device))
     # Imported here and by name: the conductor imports this module too, and never loads torch.
     session: Any = importlib.import_module("harness.engine.session").Session(emit)

@@ -8,7 +8,7 @@ from reports.claiming import ClaimResult
 from reports.evidence import Evidence
 from reports.public_text import public_text
 from reports.tables import Table
-from reports.wording import claim_sentence, metric_sentences
+from reports.wording import claim_sentence, metric_sentences, secondary_sentences
 from results.schema import Record
 from study.problems import one_line
 
@@ -76,6 +76,7 @@ def _about(evidence: Evidence) -> list[str]:
 def _verdict(result: ClaimResult) -> str:
     lines = [f"<p><strong>{_(claim_sentence(result))}</strong></p>"]
     lines += [f"<p>{_(sentence)}</p>" for sentence in metric_sentences(result)]
+    lines += [f"<p>{_(sentence)}.</p>" for sentence in secondary_sentences(result)]
     lines += [f"<p>What it would need: {_(need)}.</p>" for need in result.needs]
     lines += [f'<p class="note">{_(note)}.</p>' for note in result.notes]
     return f'<div class="verdict {_(result.judgement.verdict)}">' + "\n".join(lines) + "</div>"

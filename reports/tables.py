@@ -209,7 +209,12 @@ def _verdict_row(result: ClaimResult, item: MetricResult) -> tuple[Cell, ...]:
         interval(0.95),
         number(None if result.claim is None else result.claim.margin, "g"),
         number(item.judgement.smallest_margin, f".{decimals}f", ids),
-        number(item.p_tost, ".3f", ids),
-        number(item.adjusted_p, ".3f", ids),
+        _p_value(item.p_tost, ids),
+        _p_value(item.adjusted_p, ids),
         Cell(str(item.judgement.verdict).replace("_", " "), ids),
     )
+
+
+def _p_value(value: float | None, run_ids: tuple[str, ...]) -> Cell:
+    """No p is 0: a small one is below what is printed."""
+    return Cell("<0.001", run_ids) if value is not None and value < 0.001 else number(value, ".3f", run_ids)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from reports.claiming import ClaimResult
 from reports.evidence import ArmEvidence, Evidence
 from reports.public_text import public_text
+from reports.stats import TOST_CONFIDENCE, Retention
 from reports.tables import MISSING, score_cell
 from study.metrics import METRICS
 from study.problems import one_line
@@ -29,10 +30,37 @@ def metric_sentences(result: ClaimResult) -> list[str]:
     reasons = {item.judgement.reason for item in result.metrics}
     if len(reasons) <= 1:
         return [_reason(result.judgement.reason)]
-    return [
-        f"{METRICS[item.metric].label if item.metric in METRICS else item.metric}: {_reason(item.judgement.reason)}"
-        for item in result.metrics
-    ]
+    return [f"{_label(item.metric)}: {_reason(item.judgement.reason)}" for item in result.metrics]
+
+
+def secondary_sentences(result: ClaimResult) -> list[str]:
+    """What stands beside the verdict and does not decide it: the share of the gain kept, and the drop-in comparison."""
+    if result.claim is None:
+        return []
+    reference = result.claim.reference
+    kept = [f"{_label(metric)}: {_kept(share, reference)}" for metric, share in result.retention.items()]
+    drop_in = []
+    for metric, found in result.drop_in.items():
+        if isinstance(found, str):
+            said = public_text(found)
+        else:
+            low, high = found.interval(TOST_CONFIDENCE)
+            said = f"difference {found.difference:z.2f} points, 90% interval [{low:z.2f}, {high:z.2f}]"
+        drop_in.append(f"{_label(metric)} at the hyperparameters of {reference} (secondary): {said}")
+    return [*kept, *drop_in]
+
+
+def _kept(share: Retention, reference: str) -> str:
+    if share.ratio is None or share.reference_gain <= 0.0:
+        return f"{reference} gains nothing over its zero-shot model, so there is no gain to keep"
+    said = f"keeps {100 * share.ratio:.1f}% of the gain of {reference} over its zero-shot model"
+    if share.interval is None:
+        return f"{said} (no interval: that gain cannot be told from 0)"
+    return f"{said} (95% interval {100 * share.interval.low:.1f}% to {100 * share.interval.high:.1f}%)"
+
+
+def _label(metric: str) -> str:
+    return METRICS[metric].label if metric in METRICS else metric
 
 
 def _reason(reason: str) -> str:
@@ -45,6 +73,7 @@ def summary(evidence: Evidence, results: Sequence[ClaimResult]) -> tuple[str, ..
     for result in results:
         lines.append(claim_sentence(result))
         lines += [f"  {sentence}" for sentence in metric_sentences(result)]
+        lines += [f"  {sentence}" for sentence in secondary_sentences(result)]
         lines += [f"  what it would need: {need}" for need in result.needs]
         lines += [f"  note: {note}" for note in result.notes]
     if not results:

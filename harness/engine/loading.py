@@ -1,7 +1,6 @@
 """Loading the frozen base in the precision of an arm."""
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import tqdm
 import transformers
 from torch import nn
 
@@ -91,8 +89,6 @@ def quiet_libraries() -> None:
     the CPU kernel it misses is the one that `load_base` switches off.
     """
     transformers.utils.logging.disable_progress_bar()
-    # tqdm's own lock is a semaphore shared between processes, which a worker that is killed would leave behind.
-    tqdm.tqdm.set_lock(threading.RLock())
     for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

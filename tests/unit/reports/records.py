@@ -100,7 +100,7 @@ class Study:
     arms: Sequence[Arm] = (ZERO_SHOT, LORA, QLORA)
     claims: Sequence[FrozenClaim] = (claim(),)
     seeds: tuple[int, ...] = SEEDS
-    dialogues: int = 80
+    dialogues: int = 40
     frozen: bool = True
     protocol: str = "paper"
     weights: str = "pretrained"

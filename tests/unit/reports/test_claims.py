@@ -10,7 +10,7 @@ from reports.evidence import gather
 from reports.stats import Comparison, holm
 from reports.verdict import Flag, Verdict
 from reports.verdict_file import claim_json
-from reports.wording import claim_sentence
+from reports.wording import claim_sentence, secondary_sentences
 from tests.unit.reports.records import CHOSEN, LORA, QLORA, SEEDS, ZERO_SHOT, Arm, claim, tuned_id, write_study
 
 
@@ -45,7 +45,7 @@ def test_two_points_more_are_no_match_either(tmp_path: Path) -> None:
 
 
 def test_too_little_evidence_is_inconclusive_and_says_what_it_would_need(tmp_path: Path) -> None:
-    (result,) = judged(tmp_path, residual=9.0, dialogues=40)
+    (result,) = judged(tmp_path, residual=9.0)
     assert result.judgement.verdict is Verdict.INCONCLUSIVE
     (need,) = result.needs
     assert need.startswith("ROUGE-1: ")
@@ -88,7 +88,7 @@ def test_an_arm_from_another_gpu_has_no_verdict_and_says_why(tmp_path: Path) -> 
 def test_arms_scored_on_different_dialogues_are_not_compared(tmp_path: Path) -> None:
     (result,) = judged(tmp_path, arms=arms(Arm("qlora", examples="other")))
     assert result.judgement.verdict is Verdict.NO_VERDICT
-    assert "different dialogues (80 and 80)" in result.judgement.reason
+    assert "different dialogues (40 and 40)" in result.judgement.reason
 
 
 def test_random_weights_have_no_scores_to_judge(tmp_path: Path) -> None:
@@ -188,6 +188,9 @@ def test_drop_in_runs_at_the_references_hyperparameters_are_a_secondary_comparis
     found = result.drop_in["rouge1"]
     assert isinstance(found, Comparison)
     assert found.difference == pytest.approx(-1.0)
+    assert secondary_sentences(result)[1].startswith(
+        "ROUGE-1 at the hyperparameters of lora (secondary): difference -1.00 points, 90% interval ["
+    )
     # The verdict stays that of tuned against tuned.
     assert result.judgement.verdict is Verdict.SUPPORTED
 
@@ -201,13 +204,22 @@ def test_retention_is_the_share_of_the_references_gain_over_its_own_zero_shot_mo
     (result,) = judged(tmp_path, arms=arms(Arm("qlora", mean=38.2)))
     # Zero-shot 22, reference 40, candidate 38.2.
     assert result.retention["rouge1"].ratio == pytest.approx(16.2 / 18.0)
+    (said,) = secondary_sentences(result)
+    assert said.startswith("ROUGE-1: keeps 90.0% of the gain of lora over its zero-shot model (95% interval ")
+
+
+def test_where_the_reference_gains_nothing_no_share_of_it_is_told(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, arms=(Arm("zero-shot", method="none", mean=41.0, zero_shot=None), LORA, QLORA))
+    assert secondary_sentences(result) == [
+        "ROUGE-1: lora gains nothing over its zero-shot model, so there is no gain to keep"
+    ]
 
 
 def test_a_claims_json_holds_its_numbers_and_the_runs_behind_them(tmp_path: Path) -> None:
     (result,) = judged(tmp_path)
     content = claim_json(result)
     assert content["verdict"] == "supported"
-    assert (content["margin"], content["dialogues"]) == (1.0, 80)
+    assert (content["margin"], content["dialogues"]) == (1.0, 40)
     assert content["seeds"]["qlora"] == {"planned": 5, "scored": 5, "missing": {}}
     metric = content["metrics"]["rouge1"]
     assert metric["low95"] < metric["low90"] < metric["difference"] < metric["high90"] < metric["high95"]

@@ -33,7 +33,7 @@ def test_a_score_is_the_mean_over_references_of_f_in_points(tmp_path: Path) -> N
     scored = gather(folder).arms[1].scored
     assert scored is not None
     assert scored.seeds == SEEDS
-    assert scored.scores["rouge1"].shape == (5, 80)
+    assert scored.scores["rouge1"].shape == (5, 40)
     first = read_predictions(folder, tuned_id("lora", 11))[0].scores
     assert first is not None
     assert scored.scores["rouge1"][0, 0] == pytest.approx(np.mean([triple[2] for triple in first["rouge1"]]))

@@ -111,6 +111,12 @@ def test_the_verdict_table_holds_the_difference_with_both_intervals(tmp_path: Pa
     assert cell(table, "qlora-matches-lora", "verdict").text == "refuted"
 
 
+def test_no_p_value_is_printed_as_0(tmp_path: Path) -> None:
+    table = verdict_table(judge_claims(gather(write_study(tmp_path))))
+    assert cell(table, "qlora-matches-lora", "TOST p").text == "<0.001"
+    assert cell(table, "qlora-matches-lora", "Holm p").text == MISSING
+
+
 def test_a_row_with_another_number_of_cells_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="another number of cells"):
         Table("t", "", (Column("a"), Column("b")), ((Cell("1"),),))

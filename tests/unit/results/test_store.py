@@ -122,7 +122,9 @@ def test_several_writers_at_once_never_mix_their_lines(folder: StudyFolder) -> N
 def test_an_atomic_write_replaces_the_whole_file_and_leaves_nothing_beside(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.json"
     write_atomically(path, b"first, and longer")
-    write_atomically(path, b"second")
+    with path.open("rb") as reader:
+        write_atomically(path, b"second")
+        assert reader.read() == b"first, and longer"
     assert path.read_bytes() == b"second"
     assert list(path.parent.iterdir()) == [path]
 

@@ -56,7 +56,7 @@ def test_a_claim_about_one_arm_keeps_its_name() -> None:
         "reference": "lora",
         "metrics": ["rouge1", "rouge2"],
         "margin": 0.5,
-        "confidence": 0.95,
+        "confidence": 0.9,
         "drop_in": True,
     }
     claims, problems = resolved(section, LORA, QLORA)
@@ -68,7 +68,7 @@ def test_a_claim_about_one_arm_keeps_its_name() -> None:
             reference="lora@targets=attention",
             metrics=("rouge1", "rouge2"),
             margin=FixedMargin(0.5),
-            confidence=0.95,
+            confidence=0.9,
             drop_in=True,
         ),
     )
