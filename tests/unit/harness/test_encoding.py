@@ -4,17 +4,17 @@ import pytest
 
 from harness.engine.encoding import Encoder
 from harness.engine.loading import Base, load_base
+from harness.engine.trying import probe_arm
 from study.arms import Precision
 from study.examples import Example
 from study.prompts import TEMPLATES
-from tests.unit.harness.conftest import make_arm
 
 TEMPLATE = TEMPLATES["summarize"]
 
 
 @pytest.fixture(scope="module")
 def base(tiny_folder: str) -> Base:
-    return load_base(tiny_folder, make_arm(Precision.FP32), "cpu", model_dropout=False)
+    return load_base(tiny_folder, probe_arm(Precision.FP32), "cpu", model_dropout=False)
 
 
 def test_the_prompt_is_the_same_with_and_without_a_summary(base: Base, examples: tuple[Example, ...]) -> None:

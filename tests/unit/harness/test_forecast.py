@@ -2,10 +2,10 @@
 
 import pytest
 
+from harness.engine.trying import probe_arm
 from harness.forecast import forecast_arm
 from study.arms import Precision
 from study.models import KNOWN_SHAPES
-from tests.unit.harness.conftest import make_arm
 
 PHI_2 = KNOWN_SHAPES["microsoft/phi-2"]
 MIB = 1024**2
@@ -17,9 +17,9 @@ MIB = 1024**2
     [(Precision.BF16, 5302), (Precision.INT8, 2982 - 73), (Precision.NF4, 1781)],
 )
 def test_weights_of_phi_2_are_forecast_within_three_percent(precision: Precision, measured_mib: int) -> None:
-    forecast = forecast_arm(make_arm(precision), PHI_2, rank=16)
+    forecast = forecast_arm(probe_arm(precision), PHI_2, rank=16)
     assert forecast.weight_bytes / MIB == pytest.approx(measured_mib, rel=0.03)
 
 
 def test_trainable_parameters_are_lora_s() -> None:
-    assert forecast_arm(make_arm(Precision.BF16), PHI_2, rank=16).trainable == 1_474_560 * 16
+    assert forecast_arm(probe_arm(Precision.BF16), PHI_2, rank=16).trainable == 1_474_560 * 16

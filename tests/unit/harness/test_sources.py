@@ -34,35 +34,35 @@ def dev(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def test_file(tmp_path: Path) -> str:
+def three_references(tmp_path: Path) -> str:
     rows = [{**row, "summary1": "One.", "summary2": "Two.", "summary3": "Two."} for row in ROWS[6:]]
     return write(tmp_path / "test.jsonl", rows)
 
 
-def test_files_are_sliced_and_line_breaks_made_one_kind(dev: str, test_file: str) -> None:
-    loaded = load(spec(f"{dev}[:4]", f"{dev}[-2:]", test_file))
+def three_referencess_are_sliced_and_line_breaks_made_one_kind(dev: str, three_references: str) -> None:
+    loaded = load(spec(f"{dev}[:4]", f"{dev}[-2:]", three_references))
     assert [len(loaded.splits[split]) for split in ("train", "validation", "test")] == [4, 2, 2]
     assert loaded.splits["train"][0].dialogue == "#Person1#: Topic 0 it is 0?\n#Person2#: Yes, 0, of course."
     assert loaded.splits["validation"][0].id == "d4"
 
 
-def test_every_listed_reference_counts_and_repeats_are_reported(dev: str, test_file: str) -> None:
-    loaded = load(spec(f"{dev}[:4]", f"{dev}[-2:]", test_file))
+def test_every_listed_reference_counts_and_repeats_are_reported(dev: str, three_references: str) -> None:
+    loaded = load(spec(f"{dev}[:4]", f"{dev}[-2:]", three_references))
     assert loaded.splits["test"][0].references == ("One.", "Two.", "Two.")
     assert any("2 dialogues list one reference twice" in note for note in loaded.notes)
 
 
-def test_csv_files_are_read_too(tmp_path: Path, dev: str, test_file: str) -> None:
+def test_csv_files_are_read_too(tmp_path: Path, dev: str, three_references: str) -> None:
     path = tmp_path / "train.csv"
     path.write_text('dialogue,summary\n"A: One, two?\nB: Three.","Count."\n"A: Four?\nB: Five.","More."\n')
-    loaded = load(spec(str(path), f"{dev}[-2:]", test_file))
+    loaded = load(spec(str(path), f"{dev}[-2:]", three_references))
     assert loaded.splits["train"][0].dialogue == "A: One, two?\nB: Three."
 
 
-def test_dialogues_that_splits_share_are_refused_or_dropped_with_a_count(dev: str, test_file: str) -> None:
+def test_dialogues_that_splits_share_are_refused_or_dropped_with_a_count(dev: str, three_references: str) -> None:
     with pytest.raises(DataError, match=r"2 equal .*data\.overlap to drop"):
-        load(spec(f"{dev}[:4]", f"{dev}[2:6]", test_file))
-    loaded = load(spec(f"{dev}[:4]", f"{dev}[2:6]", test_file, overlap="drop"))
+        load(spec(f"{dev}[:4]", f"{dev}[2:6]", three_references))
+    loaded = load(spec(f"{dev}[:4]", f"{dev}[2:6]", three_references, overlap="drop"))
     assert len(loaded.splits["train"]) == 2
     assert len(loaded.splits["validation"]) == 4
     assert any("left out 2 from train" in note for note in loaded.notes)

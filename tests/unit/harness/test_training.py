@@ -9,12 +9,13 @@ from harness.engine.adapting import Adapter, AdapterError, attach, base_paramete
 from harness.engine.encoding import Encoded
 from harness.engine.loading import Base, computing_in, dtype_census
 from harness.engine.training import Diverged, Recipe, collate, rate_factor, summed_loss, train, validation_loss
+from harness.engine.trying import probe_arm
 from study.arms import Method, Precision
 from study.examples import Example
 from study.models import KNOWN_SHAPES
 from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
-from tests.unit.harness.conftest import TRAINING, encode, make_arm, training
+from tests.unit.harness.conftest import TRAINING, encode, training
 
 Load = Callable[[Precision], Base]
 SET = Hyperparameters(rank=4, alpha=8, learning_rate=1e-2)
@@ -26,7 +27,7 @@ def fit(base: Base, adapter: Adapter, encoded: tuple[Encoded, ...], settings: Tr
 
 
 def adapted(base: Base, precision: Precision, settings: Training = TRAINING) -> Adapter:
-    return attach(base, make_arm(precision), SET, settings, seed=7)
+    return attach(base, probe_arm(precision), SET, settings, seed=7)
 
 
 def test_the_loss_equals_the_model_s_own_on_a_padded_batch(load: Load, examples: tuple[Example, ...]) -> None:
@@ -74,7 +75,7 @@ def test_checkpointing_changes_no_number(load: Load, examples: tuple[Example, ..
     losses = []
     for on in (False, True):
         base = load(Precision.FP32)
-        adapter = attach(base, make_arm(Precision.FP32), SET, TRAINING, seed=7)
+        adapter = attach(base, probe_arm(Precision.FP32), SET, TRAINING, seed=7)
         encoded = encode(base, examples)
         losses.append(
             train(base, adapter, encoded, Recipe(TRAINING, 1e-2, 7, checkpointing=on), lambda *_: None).losses
@@ -179,7 +180,7 @@ def test_variants_of_lora_train(
     load: Load, examples: tuple[Example, ...], precision: Precision, method: Method
 ) -> None:
     base = load(precision)
-    adapter = attach(base, make_arm(precision, method), SET, TRAINING, seed=7)
+    adapter = attach(base, probe_arm(precision, method), SET, TRAINING, seed=7)
     losses = fit(base, adapter, encode(base, examples), training(steps=12))
     assert min(losses[-3:]) < losses[0]
 
@@ -194,7 +195,7 @@ def test_asking_for_a_module_that_is_not_there_is_an_error() -> None:
 
 def test_the_adapter_s_start_follows_from_the_seed(load: Load) -> None:
     def start(seed: int) -> torch.Tensor:
-        adapter = attach(load(Precision.BF16), make_arm(Precision.BF16), SET, TRAINING, seed)
+        adapter = attach(load(Precision.BF16), probe_arm(Precision.BF16), SET, TRAINING, seed)
         matrices = dict(adapter.model.named_parameters())
         return torch.cat([p.detach().flatten() for name, p in matrices.items() if "lora_A" in name])
 
