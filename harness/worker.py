@@ -74,7 +74,11 @@ def _prepare_model(request: ModelRequest, emit: Emit) -> None:
 
 def _hello(device: Device) -> Hello:
     torch = importlib.import_module("torch")
-    facts = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
+    facts = {
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+    }
     if device == "cpu":
         return Hello(os.getpid(), None, None, facts)
     properties = torch.cuda.get_device_properties(0)
