@@ -66,8 +66,8 @@ def _worker_environment() -> Iterator[None]:
     wanted = {
         # Lets the template ask for GPUs without making a context, which its forks could not use.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-        # Waiting threads sleep instead of spinning: beside one busy process a step of the embedded model on 2 cores took
-        # 3.4 s so, and 6.1 s otherwise (2.2 s against 2.0 s on an idle machine). Recorded with every run.
+        # Waiting threads sleep instead of spinning: beside one busy process a step of the embedded model on 2 cores
+        # took 3.4 s so, and 6.1 s otherwise (2.2 s against 2.0 s on an idle machine). Recorded with every run.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         # The tokenizer's threads do not survive a fork.
         "TOKENIZERS_PARALLELISM": "false",

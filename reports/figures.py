@@ -7,6 +7,7 @@ from reports.evidence import ArmEvidence, Evidence
 from reports.stats import single_arm_interval
 from reports.tables import GIB
 from study.metrics import METRICS
+from study.problems import one_line
 
 Kind = Literal["trained", "zero-shot"]
 # A ceiling rather than a floor: among the floors of the data, but not drawn as one.
@@ -59,14 +60,14 @@ def memory_figure(evidence: Evidence, metrics: tuple[str, ...] = ("rouge1", "rou
             metric=metric,
             points=tuple(point for arm in evidence.arms if (point := _point(arm, metric)) is not None),
             floors=tuple(
-                (name, scores[metric])
+                (one_line(name), scores[metric])
                 for name, scores in evidence.plan.floors.items()
                 if name != _CEILING and metric in scores
             ),
         )
         for metric in metrics
     )
-    unfit = tuple(arm.part.name for arm in evidence.arms if arm.did_not_fit)
+    unfit = tuple(one_line(arm.part.name) for arm in evidence.arms if arm.did_not_fit)
     return MemoryFigure(label, panels, unfit, _caption(evidence, label, metrics, unfit))
 
 
@@ -75,9 +76,9 @@ def _point(arm: ArmEvidence, metric: str) -> Point | None:
         return None
     interval = single_arm_interval(arm.scored.scores[metric], confidence=0.95)
     return Point(
-        name=arm.part.name,
+        name=one_line(arm.part.name),
         kind="trained" if arm.trains else "zero-shot",
-        base=arm.part.zero_shot or arm.part.name,
+        base=one_line(arm.part.zero_shot or arm.part.name),
         memory=arm.memory.median_bytes / GIB,
         memory_low=arm.memory.low_bytes / GIB,
         memory_high=arm.memory.high_bytes / GIB,

@@ -151,14 +151,16 @@ def tuned_id(arm: str, seed: int) -> str:
 
 
 def _runs(study: Study, arm: Arm) -> list[PlannedRun]:
-    def run(stage: str, purpose: str | None, seed: int, trial: int | None, *key: object) -> PlannedRun:
+    def run(
+        stage: str, purpose: str | None, seed: int, trial: int | None, *key: object, split: str = "test"
+    ) -> PlannedRun:
         return PlannedRun.model_validate(
             {
                 "run_id": run_id(stage, purpose, arm.name, seed, trial, *key),
                 "stage": stage,
                 "purpose": purpose,
                 "arm": arm.name,
-                "split": "validation" if stage == "tune" else "test",
+                "split": split,
                 "seed": seed,
                 "trial": trial,
                 "repeat": 0,
@@ -166,8 +168,8 @@ def _runs(study: Study, arm: Arm) -> list[PlannedRun]:
         )
 
     if not arm.trains:
-        return [run("baseline", None, 0, None)]
-    runs = [run("tune", None, 0, trial) for trial in range(len(arm.trial_statuses))]
+        return [run("baseline", None, 0, None, "validation", split="validation"), run("baseline", None, 0, None)]
+    runs = [run("tune", None, 0, trial, split="validation") for trial in range(len(arm.trial_statuses))]
     if study.frozen:
         runs += [run("confirm", "tuned", seed, None) for seed in study.seeds]
         if study.claims and study.claims[0].candidate == arm.name:

@@ -184,7 +184,7 @@ def test_a_winner_at_the_edge_of_its_space_is_told(tmp_path: Path) -> None:
 
 def test_drop_in_runs_at_the_references_hyperparameters_are_a_secondary_comparison(tmp_path: Path) -> None:
     asked = (claim(drop_in=True),)
-    (result,) = judged(tmp_path, claims=asked, drop_in={CHOSEN: 39.0, (4, 16, 1e-3): 20.0})
+    (result,) = judged(tmp_path, claims=asked, drop_in={(4, 16, 1e-3): 20.0, CHOSEN: 39.0})
     found = result.drop_in["rouge1"]
     assert isinstance(found, Comparison)
     assert found.difference == pytest.approx(-1.0)

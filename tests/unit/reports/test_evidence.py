@@ -19,6 +19,7 @@ from tests.unit.reports.records import (
     ZERO_SHOT,
     Arm,
     claim,
+    run_id,
     tuned_id,
     write_study,
 )
@@ -44,6 +45,13 @@ def test_only_completed_confirm_runs_on_the_test_split_are_scored(tmp_path: Path
     scored = gathered(tmp_path).arms[1].scored
     assert scored is not None
     assert scored.run_ids == tuple(tuned_id("lora", seed) for seed in SEEDS)
+
+
+def test_a_zero_shot_arm_is_scored_by_its_run_on_the_test_split_alone(tmp_path: Path) -> None:
+    evidence = gathered(tmp_path)
+    assert len([run for run in evidence.plan.runs if run.arm == "zero-shot"]) == 2
+    assert evidence.arms[0].run_ids == (run_id("baseline", None, "zero-shot", 0, None),)
+    assert evidence.arms[0].test_statuses == {"completed": 1}
 
 
 def test_the_last_record_of_a_run_counts(tmp_path: Path) -> None:
@@ -185,6 +193,7 @@ def test_drop_in_runs_for_different_references_are_kept_apart(tmp_path: Path) ->
     }
     assert means == pytest.approx({8: 39.0, 32: 37.0})
     assert Hyperparameters(8, 16, 1e-4) in arm.drop_in
+    assert arm.run_ids == tuple(tuned_id("qlora", seed) for seed in SEEDS)
     assert arm.scored is not None
     assert arm.scored.scores["rouge1"].mean() == pytest.approx(40.0)
 

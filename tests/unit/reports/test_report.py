@@ -19,6 +19,7 @@ from tests.unit.reports.records import LORA, SEEDS, ZERO_SHOT, Arm, claim, write
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = "<script>alert(1)</script>"
+ESCAPE = f"{SCRIPT}\x1b[31m\n"
 HOSTILE = f"{SCRIPT} #Person1# \\input{{x}} =cmd() \x1b[31m"
 FILES = {
     "index.html",
@@ -38,12 +39,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three studies: one that matches, one full of hostile text, one whose weights are random."""
     folder = tmp_path_factory.mktemp("results")
     write_study(folder)
-    too_large = Arm(SCRIPT, statuses=dict.fromkeys(SEEDS, "out_of_memory"))
+    too_large = Arm(ESCAPE, statuses=dict.fromkeys(SEEDS, "out_of_memory"))
     write_study(
         folder,
         name="hostile",
         arms=(ZERO_SHOT, LORA, Arm("=cmd()|'/C calc'!A0"), too_large),
-        claims=(claim(name=SCRIPT, candidate="=cmd()|'/C calc'!A0"), claim(name="b", candidate=SCRIPT)),
+        claims=(claim(name=SCRIPT, candidate="=cmd()|'/C calc'!A0"), claim(name="b", candidate=ESCAPE)),
         model="/home/alice/models/phi-2",
         description=f"{HOSTILE} from /home/alice/data/dev.jsonl",
         error=f"{HOSTILE} FileNotFoundError: '/home/alice/.cache/hub/x.bin' and C:\\Users\\alice\\x.bin",
@@ -208,12 +209,11 @@ def test_a_study_that_is_not_there_is_one_line_with_those_that_are(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../study", ".", "", "a/b", "study\n"])
-def test_a_name_that_is_no_study_name_is_refused_and_nothing_is_written(
-    results: Path, tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(NoStudy):
-        write_report(results, name, tmp_path / "out")
+@pytest.mark.parametrize("name", ["./study", "study/", "study/../study", "../{}/study", "", ".", "study\n"])
+def test_a_path_is_no_study_name_and_nothing_is_written(results: Path, tmp_path: Path, name: str) -> None:
+    # Most of these do lead to a study.
+    with pytest.raises(NoStudy, match="no study of that name"):
+        write_report(results, name.format(results.name), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -223,6 +223,7 @@ def test_the_folder_is_named_after_the_study_and_not_after_what_a_file_says(tmp_
     report = write_report(tmp_path / "results", "study", tmp_path / "out")
     assert report.folder == tmp_path / "out" / "study"
     assert not (tmp_path.parent / "escaped").exists()
+    assert json.loads((report.folder / "verdict.json").read_text())["study"] == "study"
 
 
 def test_a_file_that_cannot_be_used_is_an_error_and_no_report(
