@@ -50,10 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="print the matrix and what it takes; run nothing")
     parser.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="change the grid: training.steps=50, arms.qlora.precision=fp4 (may be given several times)",
+        help="change the grid: training.steps=50, arms.qlora.precision=fp4 (any number of them)",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="ARM", help="run these arms only")
     parser.add_argument(

@@ -51,6 +51,14 @@ def test_bad_input_is_one_clear_line_and_exit_2(arguments: list[str], message: s
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_set_takes_several_changes(tmp_path: Path) -> None:
+    changes = ["seeds=[11, 12]", "arms.qlora.precision=fp4"]
+    done = run("run_study.py", "--grid", str(TINY), "--plan", "--results", str(tmp_path), "--set", *changes)
+    assert done.returncode == 0, done.stderr
+    assert "seeds: [11, 12]" in done.stdout
+    assert re.search(r"qlora +fp4\+dq", done.stdout)
+
+
 def test_a_study_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     for module, arguments in (("reports", ["nope"]), ("results", ["verify", "nope"])):
         done = run("-m", module, *arguments, "--results", str(tmp_path))
