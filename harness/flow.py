@@ -144,8 +144,7 @@ class Study:
         block = self.specs.block(arm)
         self._stage(f"tune {arm.name}", block)
         trials = [(spec.hyperparameters, spec) for spec in block if spec.hyperparameters is not None]
-        if self.options.wants(arm):
-            trials += self._sampled(arm, trials)
+        trials += self._sampled(arm, trials)
         return _Trials(arm, trials, self._reselected(arm, trials))
 
     def _sampled(
@@ -162,6 +161,10 @@ class Study:
             spec = self.specs.trial(arm, number, proposed)
             self._stage(f"tune {arm.name}, trial {number}", [spec])
             found.append((proposed, spec))
+            record = self.last.get(spec.run_id)
+            if record is None or record.status in ALWAYS_AGAIN:
+                # What is proposed next follows from how this one ends, so it must end first.
+                break
         return found
 
     def _value(self, spec: RunSpec) -> float | None:
