@@ -1,5 +1,6 @@
 """A whole study in every precision: interrupted, resumed, repeated, extended, reported."""
 
+import contextlib
 import json
 import os
 import signal
@@ -249,11 +250,13 @@ def test_a_worker_that_is_killed_leaves_a_record_and_the_study_goes_on(finished:
     deadline = time.monotonic() + 60
     killed = False
     while not killed and time.monotonic() < deadline and process.poll() is None:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            # The template's children are the workers.
-            for worker in child.children():
-                os.kill(worker.pid, signal.SIGKILL)
-                killed = True
+        # A process may end between being listed and being asked.
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                # The template's children are the workers.
+                for worker in child.children():
+                    os.kill(worker.pid, signal.SIGKILL)
+                    killed = True
         time.sleep(0.02)
     output, _ = process.communicate(timeout=120)
     assert killed, output
