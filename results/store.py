@@ -85,7 +85,15 @@ class RecordStore:
         Raises:
             ResultsError: the line could not be written; whatever stood there before is untouched.
         """
-        line = record.model_dump_json().encode() + b"\n"
+        self.extend((record,))
+
+    def extend(self, records: Iterable[Record]) -> None:
+        """Writes a line each, and returns once all of them are on disk: one wait for the disk, not one a record.
+
+        Raises:
+            ResultsError: they could not be written, and none of them is there; what stood there before is untouched.
+        """
+        lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
         path = self._folder.records
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +101,7 @@ class RecordStore:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                _append(descriptor, line)
+                _append(descriptor, lines)
             finally:
                 os.close(descriptor)
             if fresh:
@@ -102,12 +110,12 @@ class RecordStore:
             raise ResultsError(f"{path} cannot be written: {_cause(error)}. Earlier records are safe.") from error
 
 
-def _append(descriptor: int, line: bytes) -> None:
+def _append(descriptor: int, lines: bytes) -> None:
     size = os.fstat(descriptor).st_size
     # A torn last line (a crash while writing) is closed first, so that it damages nothing but itself.
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
-        line = b"\n" + line
-    view = memoryview(line)
+        lines = b"\n" + lines
+    view = memoryview(lines)
     try:
         while view:
             view = view[os.write(descriptor, view) :]
@@ -220,8 +228,16 @@ def _read(model: type[PartT], path: Path) -> PartT | None:
 
 
 def _validated(model: type[PartT], data: bytes, path: Path, line: int | None) -> PartT:
+    return parsed(model, data, str(path) if line is None else f"{path}, line {line}")
+
+
+def parsed(model: type[PartT], data: bytes, where: str) -> PartT:
+    """`data` as the part that it should be; `where` is how a message names its place.
+
+    Raises:
+        ResultsError: it is none; says why, and whether a newer program wrote it.
+    """
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        where = str(path) if line is None else f"{path}, line {line}"
         raise ResultsError(f"{where}: {_reason(data, error)}") from error
