@@ -3,6 +3,8 @@
 Format history (`schema_version`):
 
 1. First version (0.1.0).
+2. Memory at a failure, breakdown of the training peak, forecast parts, energy by phase, the state of the GPU, memory
+   limit (0.2.0). Records of version 1 are read as they are.
 """
 
 from collections.abc import Iterator
@@ -10,9 +12,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+Version = Literal[1, 2]
 
 Status = Literal["completed", "out_of_memory", "diverged", "pruned", "failed", "timeout", "interrupted", "killed"]
+Phase = Literal["load", "prepare", "train", "evaluate"]
 # Never run again: they say something about the arm. `pruned` counts as done.
 FINAL: frozenset[str] = frozenset({"completed", "out_of_memory", "diverged", "pruned"})
 # Run again only when asked to (`--retry-failed`).
@@ -72,7 +76,7 @@ class ErrorPart(Part):
 
 class MemoryPart(Part):
     """Peaks of one phase, in bytes; null where nothing could read them. `source` says how process and device bytes
-    were read."""
+    were read; `until_failure` that the run ended in this phase, so that the peaks are of what it got to."""
 
     allocated_bytes: Bytes | None = None
     reserved_bytes: Bytes | None = None
@@ -80,6 +84,7 @@ class MemoryPart(Part):
     device_bytes: Bytes | None = None
     host_rss_bytes: Bytes | None = None
     source: str | None = None
+    until_failure: bool = False
 
 
 class Phases(Part):
@@ -101,11 +106,85 @@ class Seconds(Part):
     total: NonNegative | None = None
 
 
+class Breakdown(Part):
+    """What a peak of allocated memory consists of, in bytes. `quantisation` is what unpacking the weights needs (block
+    scales, code books), `rest` temporaries, library workspaces and the allocator's rounding."""
+
+    base_weights: Bytes
+    quantisation: Bytes
+    adapters: Bytes
+    gradients: Bytes
+    optimizer: Bytes
+    activations: Bytes
+    logits: Bytes
+    rest: Bytes
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return sum(int(value) for value in self.model_dump().values())
+
+
+class BatchShape(Part):
+    """The batch that decides the peak: dialogues, padded tokens of each, and positions whose logits are made."""
+
+    dialogues: int
+    width: int
+    logits: int
+
+
 class ForecastPart(Part):
-    """What was forecast before the run, to be held against what was measured."""
+    """What was forecast before the run, to be held against what was measured: the peak of allocated memory while
+    training and what it consists of, for the batch that decides it; seconds and joules of training from earlier
+    records of the same arm on the same GPU."""
 
     train_allocated_bytes: Bytes | None = None
     train_seconds: NonNegative | None = None
+    train_energy_j: NonNegative | None = None
+    breakdown: Breakdown | None = None
+    batch: BatchShape | None = None
+
+
+class EnergyPart(Part):
+    """Joules that the whole device drew in a phase, from its energy counter, and the seconds between the readings."""
+
+    joules: NonNegative
+    seconds: NonNegative
+
+
+class GpuStatePart(Part):
+    """What the GPU was doing: percent of the last sample period, MHz, °C, watts; null where there is no such sensor."""
+
+    utilisation_percent: int | None = None
+    memory_utilisation_percent: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+
+
+class GpuPart(Part):
+    """The GPU of a run: its state before and after, memory in use before the worker (bytes), and who else was there.
+
+    `foreign_before` are processes on the card before the worker, by the driver's process ids, with their bytes (null
+    where not told); `foreign_during` the most others seen at once. A run that was not alone is flagged in reports.
+    """
+
+    uuid: str
+    total_bytes: Bytes
+    baseline_bytes: Bytes
+    driver_reserved_bytes: Bytes | None
+    before: GpuStatePart
+    after: GpuStatePart | None
+    foreign_before: tuple[tuple[int, int | None], ...]
+    foreign_during: int
+    samples_per_second: float | None
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else used the card."""
+        return not self.foreign_before and self.foreign_during == 0
 
 
 class Tokens(Part):
@@ -142,10 +221,12 @@ class Record(Part):
     """One line of `records.jsonl`. A run may have several; the last counts.
 
     `quality` holds F measures in points (0–100), mean over references, with `_max` beside, and is null unless the run
-    is completed and its weights are pretrained. `environment` holds GPU, driver, packages and code version.
+    is completed and its weights are pretrained. `environment` holds GPU, driver, packages and code version. `energy_j`
+    is what the device drew in the whole run, a window of `energy_window_s`; `breakdown` is that of the training peak;
+    `memory_limit_bytes` is the size of the card that was played, if any.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     study: str
     stage: Literal["baseline", "tune", "confirm"]
@@ -172,6 +253,12 @@ class Record(Part):
     tokens: Tokens
     energy_j: NonNegative | None
     parameters: Parameters | None
+    # The rest of the measurements has a default: records of version 1 have none of it.
+    breakdown: Breakdown | None = None
+    energy_window_s: NonNegative | None = None
+    energy: dict[Phase, EnergyPart] = {}
+    gpu: GpuPart | None = None
+    memory_limit_bytes: Bytes | None = None
     checks: dict[str, Any]
     data: DataPart
     environment: dict[str, Any]
@@ -269,7 +356,7 @@ class ArmPart(Part):
 class Frozen(Part):
     """`frozen.json`: what was fixed when the last trial was done and before any test score was seen."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     study: str
     protocol: Literal["paper", "seed"]
     model: ModelPart
@@ -303,7 +390,7 @@ class Plan(Part):
     needs no training (a constant summary, the first three turns) to its scores on the test split, in points.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     study: str
     protocol: Literal["paper", "seed"]
     arms: tuple[ArmPart, ...]

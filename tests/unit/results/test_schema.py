@@ -25,12 +25,23 @@ def test_a_record_begins_with_its_format_and_is_one_line() -> None:
     assert "\n" not in line
 
 
+def test_a_record_of_the_first_version_is_read_as_it_was() -> None:
+    line = json.loads(confirm().model_dump_json())
+    later = ("breakdown", "energy", "energy_window_s", "gpu", "memory_limit_bytes")
+    old = {key: value for key, value in line.items() if key not in later} | {"schema_version": 1}
+    old["forecast"] = {"train_allocated_bytes": None, "train_seconds": None}
+    record = Record.model_validate(old)
+    assert record.schema_version == 1
+    assert (record.breakdown, record.gpu, record.energy) == (None, None, {})
+
+
 def test_what_is_missing_is_null_and_never_zero() -> None:
     record = json.loads(confirm().model_dump_json())
     assert record["energy_j"] is None
     assert record["memory"]["load"] is None
     assert record["memory"]["train"]["reserved_bytes"] is None
-    assert record["forecast"] == {"train_allocated_bytes": None, "train_seconds": None}
+    assert set(record["forecast"].values()) == {None}
+    assert [record[key] for key in ("breakdown", "gpu", "energy_window_s", "memory_limit_bytes")] == [None] * 4
 
 
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
@@ -96,7 +107,7 @@ def test_random_weights_complete_without_quality() -> None:
         {"run_id": "../../etc/passwd"},
         {"run_id": "0" * 16 + "\n"},
         {"status": "done"},
-        {"schema_version": 2},
+        {"schema_version": SCHEMA_VERSION + 1},
         {"unknown": 1},
     ],
     ids=str,

@@ -91,7 +91,7 @@ def test_damaged_lines_are_named_and_the_others_read(folder: StudyFolder) -> Non
         b"",
         b"[1]",
         b'{"run_id": "\xff"}',
-        first.replace(b'"schema_version":1', b'"schema_version":7'),
+        first.replace(b'"schema_version":2', b'"schema_version":7'),
         first.replace(b'"status":"completed"', b'"status":"done"'),
         first.replace(b'"seed":11', b'"seed":"\\u001b[2J"'),
         b"[" * 5000,
@@ -104,7 +104,7 @@ def test_damaged_lines_are_named_and_the_others_read(folder: StudyFolder) -> Non
     told = {damage.line: damage.reason for damage in found.damaged}
     torn = "not a JSON object: torn or damaged"
     assert [told.get(number) for number in (2, 4, 5, 9)] == [torn] * 4
-    assert told[6] == "schema_version 7 is newer than this program's 1: update the program"
+    assert told[6] == "schema_version 7 is newer than this program's 2: update the program"
     assert told[7].startswith("status: Input should be 'completed', ")
     assert told[8].startswith("seed: Input should be a valid integer")
     assert told[10] == "content: Value error, a completed run has no error"
@@ -160,7 +160,7 @@ def test_a_frozen_file_that_cannot_be_used_is_never_taken_for_none(folder: Study
     for damaged, told in (
         (text[:50], "not a JSON object: torn or damaged"),
         ("", "not a JSON object: torn or damaged"),
-        (text.replace('"schema_version": 1', '"schema_version": 2'), "schema_version 2 is newer"),
+        (text.replace('"schema_version": 2', '"schema_version": 3'), "schema_version 3 is newer"),
         (text.replace('"seeds": [', '"seeds": ["x",'), "seeds.0: Input should be a valid integer"),
     ):
         folder.frozen.write_text(damaged)
