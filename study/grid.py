@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from study.arms import Arm
+from study.arms import Arm, Dtype
+from study.bytesize import memory_bytes
 from study.claiming import Contestants, resolve_claims
 from study.claims import Claim
 from study.datasets import DataSpec
@@ -34,7 +35,8 @@ __all__ = ["Grid", "Prompts", "Protocol", "Tune", "load_grid"]
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A study, fully checked. `device` is where it must run; `timeout_s` bounds one run;
-    `repeats` is how often each confirm run is made (for the noise of memory and time)."""
+    `repeats` is how often each confirm run is made (for the noise of memory and time), `repeats_of` that of the arms of
+    a family which differ; `memory_limit_bytes` is the size of the card to be played, if any."""
 
     study: str
     protocol: Protocol
@@ -51,6 +53,8 @@ class Grid:
     device: Literal["auto", "gpu", "cpu"]
     timeout_s: float | None
     repeats: int
+    repeats_of: Mapping[str, int]
+    memory_limit_bytes: int | None
 
     @property
     def trained_arms(self) -> tuple[Arm, ...]:
@@ -60,6 +64,10 @@ class Grid:
     def arm(self, name: str) -> Arm:
         """The arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def repeats_for(self, arm: Arm) -> int:
+        """How often each confirm run of an arm is made."""
+        return self.repeats_of.get(arm.family, self.repeats)
 
     def zero_shot_of(self, arm: Arm) -> Arm | None:
         """The zero-shot arm on the same base as `arm`, or None where the grid has none."""
@@ -131,6 +139,7 @@ def _grid(data: dict[str, Any]) -> tuple[Grid | None, list[Problem]]:
     problems += _seed_problems(parts.seeds, tune, expansion)
     problems += _space_problems(space, tune, expansion, stated=data.get("space") is not None)
     problems += _target_problems(model, expansion)
+    problems += _scaling_problems(training, expansion)
     if problems or not (
         model and source and prompts and tune and training and generation and isinstance(parts, GridFile)
     ):
@@ -152,6 +161,8 @@ def _grid(data: dict[str, Any]) -> tuple[Grid | None, list[Problem]]:
         device=parts.training.device,
         timeout_s=None if minutes is None else 60.0 * minutes,
         repeats=parts.training.repeats,
+        repeats_of={section.name: section.repeats for section in parts.arms if section.repeats is not None},
+        memory_limit_bytes=None if parts.training.memory_limit is None else memory_bytes(parts.training.memory_limit),
     )
     return grid, problems
 
@@ -200,6 +211,17 @@ def _space_problems(space: Space | None, tune: Tune | None, expansion: Expansion
         if not space.narrowed(arm.rank, arm.alpha, arm.learning_rate).is_point:
             message = f"{shown(arm.name)} has hyperparameters to choose: give trials or single values"
             yield Problem.of("tune.trials", tune.trials, message)
+            return
+
+
+def _scaling_problems(training: Training | None, expansion: Expansion) -> Iterator[Problem]:
+    """Gradients in fp16 cannot be scaled back (torch's GradScaler): fp16 arms need adapters in fp32."""
+    if training is None or training.adapter_dtype == "fp32":
+        return
+    for arm in expansion.arms:
+        if arm.trains and arm.compute_dtype is Dtype.FP16:
+            message = f"{shown(arm.name)} computes in fp16, whose gradients cannot be scaled: {choices(('fp32',))}"
+            yield Problem.of("training.adapter_dtype", training.adapter_dtype, message)
             return
 
 

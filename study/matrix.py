@@ -208,8 +208,8 @@ def _contradictions(entry: ArmFields, source: ArmSource) -> Iterator[Problem]:
     if isinstance(entry.targets, list) and len(set(entry.targets)) < len(entry.targets):
         yield Problem.of(source.path("targets"), entry.targets, "holds a module twice")
     if entry.method is Method.NONE:
-        for key in _OF_TRAINING:
-            value = getattr(entry, key)
+        stated = {key: getattr(entry, key) for key in _OF_TRAINING} | {"repeats": source.section.repeats}
+        for key, value in stated.items():
             if value is not None:
                 yield Problem.of(source.path(key), value, "on a zero-shot arm (method none), which trains nothing")
 

@@ -72,6 +72,14 @@ def shortened(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def shortened_within(text: str, limit: int) -> str:
+    """`text`, cut in its middle to `limit` characters: names that differ at their end stay apart."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 2
+    return text[: limit - 1 - tail] + "…" + text[-tail:]
+
+
 def labelled(place: Sequence[str | int], data: object) -> str:
     """A place in `data` as a path, with the name of a list's member beside its number: `arms[1] (qlora).precision`."""
     text = ""

@@ -44,7 +44,8 @@ class SplitData:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One run. `evaluated` is the split that is scored; `train` is None for a zero-shot run."""
+    """One run. `evaluated` is the split that is scored; `train` is None for a zero-shot run; `memory_limit_bytes` the
+    size of the card that is played, None for the card that is there."""
 
     study: str
     stage: Stage
@@ -60,6 +61,7 @@ class RunSpec:
     prompts: Prompts
     training: Training | None
     generation: Generation
+    memory_limit_bytes: int | None = None
 
     @property
     def run_id(self) -> str:
@@ -83,6 +85,7 @@ class RunSpec:
             "prompts": [self.prompts.training.hash, self.prompts.evaluation.hash],
             "training": self.training,
             "generation": self.generation,
+            "memory_limit_bytes": self.memory_limit_bytes,
         }
         text = json.dumps(canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
 from study.arms import TARGET_GROUPS, Dtype, Method, Precision
+from study.bytesize import memory_bytes
 from study.datasets import FILE_TYPES, is_hub_split, parse_slice
 from study.dialogues import SCENES
 from study.faults import Place, place_of, problems_of
@@ -69,6 +70,15 @@ def _hub_dataset(value: str) -> str:
     return value
 
 
+def _memory_size(value: object) -> object:
+    # Also a bare number is told the form, rather than that it is no text.
+    try:
+        memory_bytes(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise PydanticCustomError("memory_size", "{why}", {"why": str(error)}) from None
+    return value
+
+
 Name = Annotated[
     str,
     _written_as(r"[A-Za-z0-9][\w-]{0,63}", "use letters, digits, - and _ (at most 64, a letter or digit first)"),
@@ -84,6 +94,7 @@ ModuleName = Annotated[
 Targets = Annotated[str, _one_of(TARGET_GROUPS, ", or a list of module names")]
 LocalFile = Annotated[Text, AfterValidator(_local_file)]
 HubSplit = Annotated[Text, AfterValidator(_hub_split)]
+MemorySize = Annotated[str, BeforeValidator(_memory_size)]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -174,9 +185,11 @@ Axes = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class ArmSection(ArmFields):
-    """`axes` are crossed; the lists of one group of `paired` advance together."""
+    """`axes` are crossed; the lists of one group of `paired` advance together; `repeats` stands for training.repeats in
+    this arm."""
 
     name: Name
+    repeats: Annotated[int, Field(ge=1, le=100)] | None = None
     axes: Axes = {}
     paired: list[Annotated[Axes, Field(min_length=1)]] = []
 
@@ -230,6 +243,7 @@ class TrainingSection(Section):
     # A week bounds any run; a clock overflows on much larger numbers.
     timeout_minutes: Annotated[float, Field(gt=0, le=10_080)] | None = None
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    memory_limit: MemorySize | None = None
 
 
 class SamplingSection(Section):

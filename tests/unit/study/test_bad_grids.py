@@ -12,6 +12,7 @@ from study.yaml_text import parse_yaml
 from tests.unit.study.small_grid import SMALL, faults
 
 PRECISIONS = "choose from fp32, fp16, bf16, int8, nf4, fp4"
+SIZES = "write a number with its unit: 8GiB, 24GB or 512MiB"
 NAMES = "use letters, digits, - and _ (at most 64, a letter or digit first)"
 
 # What is set in the small grid, and the one fault that it is then told to have. A line that ends in … goes on.
@@ -111,6 +112,11 @@ CHANGES = {
     "arms.zero-shot.targets=mlp": (
         "arms[0] (zero-shot).targets 'mlp': on a zero-shot arm (method none), which trains nothing"
     ),
+    "arms.zero-shot.repeats=3": "arms[0] (zero-shot).repeats 3: on a zero-shot arm (method none), which trains nothing",
+    "arms.lora.repeats=0": "arms[1] (lora).repeats 0: must be at least 1",
+    "arms.lora.repeats=101": "arms[1] (lora).repeats 101: must be at most 100",
+    "arms.lora.repeats=often": "arms[1] (lora).repeats 'often': must be a whole number",
+    "arms.lora.axes={repeats: [1, 2]}": "arms[1] (lora).axes.repeats: unknown key: choose from precision, method, …",
     "arms.zero-shot.name=lora": "arms[1] (lora).name 'lora': is the name of another arm",
     "arms.zero-shot={name: twin, precision: bf16}": (
         "arms[1] (lora): 'lora' is the same arm as 'twin' under another name"
@@ -179,6 +185,17 @@ CHANGES = {
     "training.dropout=.nan": "training.dropout '.nan': must be a number",
     "training.warmup_ratio=1": "training.warmup_ratio 1: must be below 1",
     "training.engine.turbo=1": "training.engine.turbo: unknown key: choose from completion_logits, pad_to_multiple",
+    "training.memory_limit=8G": f"training.memory_limit '8G': {SIZES}",
+    "training.memory_limit=8TB": f"training.memory_limit '8TB': {SIZES}",
+    "training.memory_limit=0GiB": f"training.memory_limit '0GiB': {SIZES}",
+    "training.memory_limit=-8GiB": f"training.memory_limit '-8GiB': {SIZES}",
+    "training.memory_limit=''": f"training.memory_limit '': {SIZES}",
+    # A bare number is told the form too.
+    "training.memory_limit=8": f"training.memory_limit 8: {SIZES}",
+    "training.memory_limit=8.5": f"training.memory_limit 8.5: {SIZES}",
+    "training.memory_limit=true": f"training.memory_limit true: {SIZES}",
+    "training.memory_limit=[8GiB]": f"training.memory_limit ['8GiB']: {SIZES}",
+    "training.repeats=0": "training.repeats 0: must be at least 1",
     "generation.sampling={temperature: 0.7}": (
         "generation.sampling: leave it out: decoding is greedy (protocol: seed excepts)"
     ),
@@ -337,6 +354,16 @@ def test_many_faults_are_told_at_once_in_the_order_of_the_file() -> None:
     ]
     assert len(told) == len(expected), told
     assert [line for line, wanted in zip(told, expected, strict=True) if not is_told(wanted, line)] == []
+
+
+def test_adapters_in_fp16_are_refused_since_their_gradients_cannot_be_scaled() -> None:
+    told = faults(SMALL, "training.adapter_dtype=compute", "arms.qlora.compute_dtype=fp16")
+    assert told == [
+        "training.adapter_dtype 'compute': 'qlora@double_quant=true' computes in fp16, "
+        "whose gradients cannot be scaled: choose from fp32"
+    ]
+    assert faults(SMALL, "arms.qlora.compute_dtype=fp16") == []
+    assert faults(SMALL, "training.adapter_dtype=compute") == []
 
 
 def test_a_faulty_setting_is_told_beside_the_faults_of_the_text() -> None:

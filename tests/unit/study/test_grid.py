@@ -209,3 +209,22 @@ def test_variants_of_lora_are_methods_of_an_arm() -> None:
     grid = small("arms.lora={name: lora, precision: bf16, axes: {method: [lora, rslora, dora]}}", "claims=[]")
     methods = {arm.name: arm.method for arm in grid.arms if arm.family == "lora"}
     assert methods == {f"lora@method={method}": method for method in (Method.LORA, Method.RSLORA, Method.DORA)}
+
+
+def test_a_memory_limit_is_the_size_of_a_card_in_bytes() -> None:
+    assert small().memory_limit_bytes is None
+    assert small("training.memory_limit=8GiB").memory_limit_bytes == 8 * 1024**3
+    assert small("training.memory_limit=24 GB").memory_limit_bytes == 24_000_000_000
+
+
+def test_an_arm_s_repeats_stand_for_those_of_the_grid_in_every_member_of_its_family() -> None:
+    def repeats(*overrides: str) -> dict[str, int]:
+        grid = small(*overrides)
+        return {arm.name: grid.repeats_for(arm) for arm in grid.trained_arms}
+
+    names = ("lora", "qlora@double_quant=true", "qlora@double_quant=false")
+    assert repeats() == dict.fromkeys(names, 1)
+    assert repeats("training.repeats=4") == dict.fromkeys(names, 4)
+    assert repeats("training.repeats=4", "arms.qlora.repeats=2") == dict(zip(names, (4, 2, 2), strict=True))
+    assert repeats("training.repeats=4", "arms.lora.repeats=1") == dict(zip(names, (1, 4, 4), strict=True))
+    assert repeats("training.repeats=4", "arms.lora.repeats=null") == dict.fromkeys(names, 4)

@@ -41,6 +41,7 @@ def confirm(*overrides: str) -> RunSpec:
         prompts=grid.prompts,
         training=grid.training,
         generation=grid.generation,
+        memory_limit_bytes=grid.memory_limit_bytes,
     )
 
 
@@ -97,6 +98,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "targets": {"arm": replace(RUN.arm, targets=("attention",))},
     "dropout": {"arm": replace(RUN.arm, dropout=0.05)},
     "checkpointing": {"arm": replace(RUN.arm, checkpointing=True)},
+    "memory limit": {"memory_limit_bytes": 24 * 1024**3},
 }
 SETTINGS = (
     "training.steps=5",
@@ -117,6 +119,8 @@ SETTINGS = (
     "generation.max_new_tokens=9",
     "generation.batch_size=8",
     "generation.dtype=fp32",
+    "training.memory_limit=8GiB",
+    "training.memory_limit=8GB",
 )
 # What changes no number of a run.
 IDLE = (
@@ -124,6 +128,9 @@ IDLE = (
     "training.timeout_minutes=5",
     "training.device=cpu",
     "training.repeats=3",
+    "training.memory_limit=null",
+    "arms.lora.repeats=3",
+    "arms.qlora.repeats=3",
     "seeds=[21, 22]",
     "tune.trials=8",
     "tune.seed=5",
@@ -154,6 +161,19 @@ def test_what_changes_no_number_keeps_the_id(setting: str) -> None:
 
 def test_a_trials_number_is_no_part_of_its_id() -> None:
     assert replace(TRIAL, trial=7).run_id == TRIAL.run_id
+
+
+def test_a_memory_limit_is_part_of_the_id_as_bytes_and_not_as_it_was_written() -> None:
+    limited = [confirm(f"training.memory_limit={size}") for size in ("8GiB", "8192 MiB", "8388608KiB", "8.0gib")]
+    assert {run.memory_limit_bytes for run in limited} == {8 * 1024**3}
+    assert len({run.run_id for run in limited}) == 1
+    assert limited[0].run_id not in (RUN.run_id, confirm("training.memory_limit=8GB").run_id)
+
+
+def test_a_worker_that_is_told_of_a_limited_run_names_it_alike() -> None:
+    limited = confirm("training.memory_limit=8GiB")
+    adapter = TypeAdapter(RunSpec)
+    assert adapter.validate_json(adapter.dump_json(limited)) == limited
 
 
 def test_modules_in_another_order_keep_the_id() -> None:
