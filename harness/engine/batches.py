@@ -5,6 +5,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from study.settings import Training
+
 # A training epoch is cut into pools of at most this many batches, and at least four pools: lengths are grouped inside
 # a pool, so that batches hold little padding, and which examples meet in a batch still depends on the seed.
 POOL_BATCHES = 16
@@ -43,6 +45,29 @@ def training_plan(lengths: Sequence[int], batch_size: int, count: int, seed: int
     longest = max(range(count), key=lambda index: (max(lengths[example] for example in steps[index]), -index))
     steps[0], steps[longest] = steps[longest], steps[0]
     return TrainingPlan(tuple(steps))
+
+
+def longest_batch(plan: TrainingPlan, lengths: Sequence[tuple[int, int]], training: Training) -> tuple[int, int, int]:
+    """The micro-batch that decides the peak: dialogues, padded tokens of each, positions whose logits are made.
+
+    Args:
+        lengths: real tokens and completion tokens of each example.
+    """
+    size = training.micro_batch_size
+    shapes = (
+        _shape([lengths[index] for index in step[at : at + size]], training)
+        for step in plan.steps
+        for at in range(0, len(step), size)
+    )
+    return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[2]))
+
+
+def _shape(lengths: Sequence[tuple[int, int]], training: Training) -> tuple[int, int, int]:
+    width = rounded_up(max(total for total, _ in lengths), training.engine.pad_to_multiple)
+    if not training.engine.completion_logits:
+        return len(lengths), width, len(lengths) * width
+    on_all = training.loss_on == "all"
+    return len(lengths), width, sum(total - 1 if on_all else completion for total, completion in lengths)
 
 
 def _epochs(lengths: Sequence[int], batch_size: int, rng: random.Random, *, group: bool) -> Iterator[tuple[int, ...]]:

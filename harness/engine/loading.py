@@ -73,7 +73,7 @@ def load_base(folder: str, arm: Arm, device: Device, *, model_dropout: bool) -> 
         raise ModelError(f"models of type {model.config.model_type!r} scale their logits ({scaled[0]}): not supported")
     model.requires_grad_(False)
     if not model_dropout:
-        _disable_dropout(model)
+        disable_dropout(model)
     for module in model.modules():
         # On CPUs with AVX512-BF16 an evaluated Linear4bit would repack its weights for good, with absmax rounded to
         # bf16 and no way back to training: numbers would depend on the CPU and on what ran before.
@@ -106,7 +106,7 @@ def _quantisation(arm: Arm, dtype: torch.dtype) -> Any:
     return None
 
 
-def _disable_dropout(model: Any) -> None:
+def disable_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -23,24 +23,34 @@ class PhaseMeter:
 
     @contextmanager
     def measure(self, phase: Phase) -> Iterator[None]:
-        """Reports the start of a phase and, unless it fails, its seconds and peaks."""
+        """Reports the start of a phase and its end with seconds and peaks; those of a phase that failed are of what it
+        got to, and `phase` stays."""
         self.phase = phase
         self._reset()
         self._emit(PhaseStarted(phase))
         start = time.monotonic()
-        yield
-        self._synchronise()
-        seconds = time.monotonic() - start
+        try:
+            yield
+            self._synchronise()
+        except BaseException:
+            self._end(phase, time.monotonic() - start, failed=True)
+            raise
+        self._end(phase, time.monotonic() - start, failed=False)
+        self.phase = None
+
+    def _end(self, phase: Phase, seconds: float, *, failed: bool) -> None:
+        # The allocator's counters are the host's own: they can be read after any failure of the device.
+        on_gpu = self._device == "cuda"
         self._emit(
             PhaseEnded(
                 phase=phase,
                 seconds=seconds,
-                allocated_bytes=torch.cuda.max_memory_allocated() if self._device == "cuda" else None,
-                reserved_bytes=torch.cuda.max_memory_reserved() if self._device == "cuda" else None,
+                allocated_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
+                reserved_bytes=torch.cuda.max_memory_reserved() if on_gpu else None,
                 host_rss_bytes=host_rss_peak_bytes(),
+                failed=failed,
             )
         )
-        self.phase = None
 
     def _synchronise(self) -> None:
         if self._device == "cuda":

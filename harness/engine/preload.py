@@ -17,6 +17,10 @@ importlib.import_module("transformers.models.auto.modeling_auto")
 importlib.import_module("transformers.models.phi.modeling_phi")
 importlib.import_module("transformers.models.llama.modeling_llama")
 
+# Most of the seconds that bitsandbytes and PEFT take to import go into these, which leave the GPU alone.
+for heavy in ("scipy.stats", "torch._inductor.compile_fx"):
+    importlib.import_module(heavy)
+
 # The conductor sets PYTORCH_NVML_BASED_CUDA_CHECK, which answers this without making a context.
 if not torch.cuda.is_available():
     importlib.import_module("peft")

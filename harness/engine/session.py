@@ -1,16 +1,17 @@
 """What a worker does with a job: load, prepare, train, evaluate, and say so as it goes."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved
 from harness.engine.batches import evaluation_plan
+from harness.engine.census import Census
 from harness.engine.encoding import Encoded, Encoder
+from harness.engine.examples import read_examples
 from harness.engine.generating import Written, generate
+from harness.engine.limiting import play_card
 from harness.engine.loading import TORCH_DTYPES, Base, computing_in, device_facts, dtype_census, load_base
 from harness.engine.meters import PhaseMeter
 from harness.engine.training import Diverged, Recipe, train, validation_loss
@@ -38,11 +39,13 @@ class Session:
         """Runs one job and reports how it ended; what it raises is reported too, and ends the process's use."""
         meter = PhaseMeter(job.device, self._emit)
         try:
+            if job.memory_limit is not None:
+                self._emit(Facts("checks", {"memory_limit": play_card(job.memory_limit)}))
             loss = self._run(job, meter)
         except Diverged as error:
             self._emit(Raised("diverged", "Diverged", str(error), meter.phase))
         except torch.OutOfMemoryError as error:
-            self._emit(_out_of_memory(error, meter))
+            self._emit(Raised("out_of_memory", "OutOfMemoryError", _first_line(error), meter.phase))
         except MemoryError as error:
             self._emit(Raised("out_of_memory", "MemoryError", str(error) or "host memory", meter.phase))
         except Exception as error:
@@ -53,7 +56,7 @@ class Session:
 
     def _run(self, job: Job, meter: PhaseMeter) -> float:
         base = self._loaded_base(job, meter)
-        examples = _read_examples(job.evaluated_file)
+        examples = read_examples(Path(job.evaluated_file))
         if job.train_file is None:
             self._emit(Facts("parameters", base_parameters(base)))
             self._emit(Facts("checks", {"dtypes": dtype_census(base.model)}))
@@ -82,19 +85,22 @@ class Session:
             raise ValueError("a run that trains needs training settings, hyperparameters and examples")
         with meter.measure("prepare"):
             encoder = Encoder(base.tokenizer, spec.prompts.training, training.max_tokens)
-            examples = encoder.encode(_read_examples(job.train_file))
+            examples = encoder.encode(read_examples(Path(job.train_file)))
             adapter = attach(base, spec.arm, spec.hyperparameters, training, spec.seed)
         self._emit(Facts("parameters", dict(adapter.parameters)))
         self._emit(Facts("adapter", {"target_modules": list(adapter.target_modules)}))
         self._emit(Facts("data", {"truncated_train": sum(example.truncated for example in examples)}))
-        census = dtype_census(adapter.model)
+        dtypes = dtype_census(adapter.model)
         recipe = Recipe(training, spec.hyperparameters.learning_rate, spec.seed, spec.arm.checkpointing)
 
         def on_step(step: int, steps: int, loss: float, rate: float) -> None:
             self._emit(Progress("train", step, steps, loss, rate))
 
+        census = Census() if job.measured and job.device == "cuda" else None
         with meter.measure("train"):
-            trained = train(base, adapter, examples, recipe, on_step)
+            trained = train(base, adapter, examples, recipe, on_step, census)
+        if census is not None and census.parts is not None:
+            self._emit(Facts("breakdown", census.parts))
         self._emit(
             Facts(
                 "tokens",
@@ -110,7 +116,7 @@ class Session:
         if share == 0.0:
             raise AdapterError("no lora_B matrix moved from zero: the adapter learned nothing")
         checks = {
-            "dtypes": census,
+            "dtypes": dtypes,
             "lora_b_moved": share,
             "first_loss": trained.losses[0],
             "last_loss": trained.losses[-1],
@@ -157,17 +163,6 @@ def _answer(base: Base, template: PromptTemplate, encoded: tuple[Encoded, ...], 
     text = base.tokenizer.decode(list(written.ids), skip_special_tokens=True)
     source = encoded[written.index]
     return Answer(source.example_id, template.answer(text), len(written.ids), written.hit_limit, source.truncated)
-
-
-def _read_examples(path: str) -> tuple[Example, ...]:
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
-    return tuple(Example(row["id"], row["dialogue"], tuple(row["references"])) for row in rows)
-
-
-def _out_of_memory(error: torch.OutOfMemoryError, meter: PhaseMeter) -> Raised:
-    details = {"allocated_bytes": torch.cuda.max_memory_allocated(), "reserved_bytes": torch.cuda.max_memory_reserved()}
-    return Raised("out_of_memory", "OutOfMemoryError", _first_line(error), meter.phase, details)
 
 
 def _first_line(error: BaseException) -> str:

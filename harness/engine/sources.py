@@ -120,20 +120,77 @@ def _dequantise(into: Path) -> None:
     model.save_pretrained(into)
 
 
-def _random_phi(shape: ModelShape, name: str, into: Path, device: Device) -> None:
-    """A Phi of the given shape with seeded random weights, and a tokenizer whose ids it can hold."""
-    tokenizer = _tokenizer_for(name, shape.vocabulary)
-    config = transformers.PhiConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=next(linear.outputs for linear in shape.linears if linear.name == "fc1"),
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
+def present_folder(model_id: str, revision: str | None) -> str | None:
+    """The folder with a model's weights and tokenizer if it is on this machine already; nothing is made or fetched."""
+    if model_id == EMBEDDED or model_id.startswith("random/"):
+        name = "smollm2-135m-instruct" if model_id == EMBEDDED else f"random-{model_id.removeprefix('random/')}"
+        folder = cache_root() / f"{name}-v{CACHE_VERSION}"
+        return str(folder) if (folder / "config.json").is_file() else None
+    if model_id.startswith((".", "/", "~")):
+        return str(Path(model_id).expanduser())
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model_id, "tokenizer_config.json", revision=revision)
+    return str(Path(found).parent) if isinstance(found, str) else None
+
+
+def model_config(model_id: str, revision: str | None, folder: str | None) -> Any:
+    """A model's configuration: from its folder, from its known shape, or from the Hub's local cache.
+
+    Raises:
+        ModelError: it is nowhere on this machine.
+    """
+    if folder is not None and (Path(folder) / "config.json").is_file():
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    shape = KNOWN_SHAPES.get(model_id)
+    if shape is not None:
+        return shape_config(shape)
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            model_id, revision=revision, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model.id {model_id!r}: its configuration is not on this machine; "
+            f"fetch it once: hf download {model_id} config.json"
+        ) from error
+
+
+def shape_config(shape: ModelShape, **special: int | None) -> Any:
+    """The configuration of a known shape: Phi's where its layers have `fc1`, else Llama's."""
+    linears = {linear.name: linear for linear in shape.linears}
+    common: dict[str, Any] = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "max_position_embeddings": 2048,
+        **special,
+    }
+    if "fc1" not in linears:
+        head_size = shape.hidden // shape.heads
+        head = shape.parameters - shape.linear_parameters - (2 * shape.layers + 1) * shape.hidden
+        return transformers.LlamaConfig(
+            intermediate_size=linears["gate_proj"].outputs,
+            num_key_value_heads=linears["k_proj"].outputs // head_size,
+            tie_word_embeddings=head == shape.vocabulary * shape.hidden,
+            **common,
+        )
+    return transformers.PhiConfig(
+        intermediate_size=linears["fc1"].outputs,
         hidden_act="gelu_new",
-        max_position_embeddings=2048,
         resid_pdrop=0.1,
         layer_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4},
+        **common,
+    )
+
+
+def _random_phi(shape: ModelShape, name: str, into: Path, device: Device) -> None:
+    """A Phi of the given shape with seeded random weights, and a tokenizer whose ids it can hold."""
+    tokenizer = _tokenizer_for(name, shape.vocabulary)
+    config = shape_config(
+        shape,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

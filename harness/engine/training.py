@@ -4,6 +4,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from harness.engine.adapting import Adapter
 from harness.engine.batches import TrainingPlan, rounded_up, step_count, training_plan
+from harness.engine.census import Census, counted
 from harness.engine.encoding import Encoded
 from harness.engine.loading import Base
 from study.settings import EngineSettings, Training
@@ -103,11 +105,19 @@ def summed_loss(base: Base, batch: Batch, engine: EngineSettings) -> torch.Tenso
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
 
 
-def train(base: Base, adapter: Adapter, examples: Sequence[Encoded], recipe: Recipe, on_step: OnStep) -> Trained:
+def train(
+    base: Base,
+    adapter: Adapter,
+    examples: Sequence[Encoded],
+    recipe: Recipe,
+    on_step: OnStep,
+    census: Census | None = None,
+) -> Trained:
     """Trains the adapter in place.
 
     The loss of a step is the mean over all learned tokens of its batch, also when the batch is split into
-    micro-batches of different lengths.
+    micro-batches of different lengths. The first step, which holds the longest batch and therefore the peak of memory,
+    is counted into `census` where one is given (GPU only).
 
     Raises:
         Diverged: a loss or a gradient norm that is not finite (with fp16 scaling, only when it persists).
@@ -118,28 +128,37 @@ def train(base: Base, adapter: Adapter, examples: Sequence[Encoded], recipe: Rec
     plan = training_plan(lengths, training.batch_size, count, recipe.seed, group=training.length_grouping)
     model = adapter.model
     model.train()
-    _set_checkpointing(base.model, on=recipe.checkpointing)
+    set_checkpointing(base.model, on=recipe.checkpointing)
     optimizer = _optimizer(model, training, recipe.learning_rate, base.device)
+    if training.optimizer == "adamw":
+        make_state(optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, count, training))
     scaler = torch.amp.GradScaler(base.device, enabled=base.dtype == torch.float16)
     stepper = _Stepper(base, model, optimizer, scaler, training)
     torch.manual_seed(recipe.seed + 1)
+    first = nullcontext() if census is None else counted(base, adapter, optimizer, census)
     try:
-        return _loop(stepper, schedule, examples, plan, on_step)
+        return _loop(stepper, schedule, examples, plan, on_step, first)
     finally:
-        _set_checkpointing(base.model, on=False)
+        set_checkpointing(base.model, on=False)
         model.eval()
 
 
 def _loop(
-    stepper: "_Stepper", schedule: Any, examples: Sequence[Encoded], plan: TrainingPlan, on_step: OnStep
+    stepper: "_Stepper",
+    schedule: Any,
+    examples: Sequence[Encoded],
+    plan: TrainingPlan,
+    on_step: OnStep,
+    first: AbstractContextManager[None],
 ) -> Trained:
     losses: list[float] = []
     tokens = completion = padding = 0
     start = time.monotonic()
     for number, indices in enumerate(plan.steps, start=1):
         batches = stepper.batches([examples[index] for index in indices])
-        loss = stepper.step(batches)
+        with first if number == 1 else nullcontext():
+            loss = stepper.step(batches)
         schedule.step()
         losses.append(loss)
         tokens += sum(batch.tokens for batch in batches)
@@ -222,7 +241,28 @@ def _optimizer(model: Any, training: Training, rate: float, device: str) -> Any:
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=training.weight_decay, fused=device == "cuda")
 
 
-def _set_checkpointing(model: Any, *, on: bool) -> None:
+def make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Has AdamW make its moments now, as they are before the first step: zeros, and no step counted.
+
+    They would otherwise exist from the second step on only, and the first step, which holds the longest batch, would
+    not show the peak that the same batch has later. Numbers do not move: an update by zero gradients leaves zero
+    moments, and a learning rate of zero leaves the weights (an epsilon of one also in fp16, where 1e-8 is 0, and 0 / 0
+    is no number).
+    """
+    kept = [(group["lr"], group["weight_decay"], group["eps"]) for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"], group["eps"] = 0.0, 0.0, 1.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, (rate, decay, epsilon) in zip(optimizer.param_groups, kept, strict=True):
+        group["lr"], group["weight_decay"], group["eps"] = rate, decay, epsilon
+    for state in optimizer.state.values():
+        state["step"].zero_()
+
+
+def set_checkpointing(model: Any, *, on: bool) -> None:
     # transformers renamed this in 5.2x; both names are understood, so that neither version warns.
     new = hasattr(model, "activation_checkpointing_enable")
     name = f"{'activation' if new else 'gradient'}_checkpointing"

@@ -1,14 +1,25 @@
 """The training loop against independent arithmetic, and the adapter's proofs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
+from harness.engine import training as engine
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, resolve_targets
 from harness.engine.encoding import Encoded
 from harness.engine.loading import Base, computing_in, dtype_census
-from harness.engine.training import Diverged, Recipe, collate, rate_factor, summed_loss, train, validation_loss
+from harness.engine.training import (
+    Diverged,
+    Recipe,
+    collate,
+    make_state,
+    rate_factor,
+    summed_loss,
+    train,
+    validation_loss,
+)
 from harness.engine.trying import probe_arm
 from study.arms import Method, Precision
 from study.examples import Example
@@ -229,3 +240,69 @@ def test_learning_rates_warm_up_and_fall() -> None:
     linear = training(schedule="linear", warmup_ratio=0.0)
     assert [rate_factor(step, 4, linear) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert rate_factor(9, 10, training(schedule="constant")) == 1.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        training(steps=6),
+        training(steps=6, weight_decay=0.1, warmup_ratio=0.5, schedule="cosine"),
+        training(steps=6, micro_batch_size=1),
+    ],
+)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.NF4])
+def test_moments_made_before_the_first_step_move_no_number(
+    load: Load,
+    examples: tuple[Example, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Training,
+    precision: Precision,
+) -> None:
+    results = []
+    for made in (True, False):
+        if not made:
+            monkeypatch.setattr(engine, "make_state", lambda optimizer: None)
+        base = load(precision)
+        adapter = adapted(base, precision, settings)
+        losses = fit(base, adapter, encode(base, examples), settings)
+        assert len(set(losses)) == 6
+        results.append((losses, [p.detach().clone() for p in adapter.model.parameters() if p.requires_grad]))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(first, second) for first, second in zip(results[0][1], results[1][1], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_moments_are_there_before_the_first_step_and_nothing_else_is_changed(dtype: torch.dtype) -> None:
+    weights = [torch.nn.Parameter(torch.linspace(-1.0, 1.0, size, dtype=dtype)) for size in (3, 5)]
+    before = [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.AdamW(weights, lr=0.1, weight_decay=0.5)
+    make_state(optimizer)
+    for weight, start in zip(weights, before, strict=True):
+        assert torch.equal(weight, start)
+        assert weight.grad is None
+        state = optimizer.state[weight]
+        assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+        assert state["step"].item() == 0
+        assert not state["exp_avg"].any()
+        assert not state["exp_avg_sq"].any()
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], group["eps"]) == (0.1, 0.5, 1e-8)
+
+
+def test_the_first_step_of_a_training_finds_its_moments(
+    load: Load, examples: tuple[Example, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load(Precision.BF16)
+    adapter = adapted(base, Precision.BF16)
+    found: list[tuple[int, float]] = []
+    step = engine._Stepper.step
+
+    def watched(stepper: Any, batches: Any) -> float:
+        state = stepper._optimizer.state
+        found.append((len(state), sum(values["step"].item() for values in state.values())))
+        return step(stepper, batches)
+
+    monkeypatch.setattr(engine._Stepper, "step", watched)
+    fit(base, adapter, encode(base, examples), training(steps=2))
+    matrices = sum(p.requires_grad for p in adapter.model.parameters())
+    assert found == [(matrices, 0.0), (matrices, float(matrices))]
