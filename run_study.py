@@ -18,11 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     options = RunOptions(
         grid=parsed.grid,
-        overrides=tuple(parsed.set),
+        overrides=(*parsed.set, *([f"training.memory_limit={parsed.memory_limit}"] if parsed.memory_limit else [])),
         only=tuple(parsed.only),
         results=parsed.results,
         retry_failed=parsed.retry_failed,
         allow_cpu=parsed.allow_cpu,
+        card=parsed.gpu,
+        calibrate=parsed.calibrate,
     )
     if parsed.plan:
         return plan_only(options, console)
@@ -48,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--grid", required=True, metavar="G", help="a grid file, or a name in study/grids/")
     parser.add_argument("--plan", action="store_true", help="print the matrix and what it takes; run nothing")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="a short run of every arm, from which --plan then tells times"
+    )
+    parser.add_argument("--gpu", metavar="SIZE", help="with --plan: does it fit a card of this size (24GiB)?")
+    parser.add_argument(
+        "--memory-limit", metavar="SIZE", help="play a smaller card (8GiB): what does not fit ends as out_of_memory"
+    )
     parser.add_argument(
         "--set",
         action="extend",

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.gpu import GpuDevice, GpuReader, Sampler
+from harness.forecast import Rates
+from harness.foreseeing import Foreseer
+from harness.gpu import GpuReader
 from harness.messages import (
     Answers,
     Device,
@@ -25,12 +27,14 @@ from harness.messages import (
     PrecisionsTried,
     Progress,
     Raised,
+    Rehearsal,
 )
 from harness.outcomes import Completed, Outcome, Stopped
 from harness.runlog import RunLog
 from harness.scores import Rouge
 from harness.signals import Interrupted
 from harness.view import View
+from harness.watching import GpuWatch, Outset, of_worker, outsets, played
 from harness.workers import Silent, Template, Worker, WorkerDied
 from results.layout import StudyFolder
 from results.schema import Record
@@ -63,6 +67,7 @@ class Conductor:
         machine: Machine,
         examples: Mapping[str, tuple[Example, ...]],
         view: View,
+        rates: Rates | None = None,
     ) -> None:
         self._grid = grid
         self._folder = folder
@@ -74,16 +79,48 @@ class Conductor:
         self._rouge = Rouge()
         self._model: ModelReady | None = None
         self._desk: _Desk | None = None
+        self._rates = Rates() if rates is None else rates
+        # Peaks of allocated memory are a GPU's; without one there is nothing to hold a forecast against.
+        self._foreseer = Foreseer(self._template, folder, grid.prompts) if machine.device == "cuda" else None
 
     def run(self, spec: RunSpec) -> Record:
         """Runs one specification and returns its record, which is on disk by then.
 
         Raises:
             ModelUnavailable: there are no weights to run.
+            GpuError: a memory limit is asked for, and there is no GPU that could keep it.
             Interrupted: somebody asked to stop; the run's record says so.
             ResultsError: the record cannot be written.
         """
         model = self._model_ready()
+        if self._foreseer is not None:
+            self._foreseer.ask(spec, model)
+        self._view.run_started(spec)
+        record = self._attempt(spec, model)
+        if record is None:
+            # Earlier runs may have left the memory of a warm worker in pieces: only a fresh process can say that a run
+            # does not fit.
+            self.leave_desk()
+            record = self._attempt(spec, model)
+        if record is None:
+            raise RuntimeError("a fresh process was taken for a warm one")
+        self._view.run_finished(spec, record)
+        return record
+
+    def close(self) -> None:
+        """Ends every worker."""
+        self.leave_desk()
+        if self._foreseer is not None:
+            self._foreseer.close()
+
+    def leave_desk(self) -> None:
+        """Ends the worker that runs are given to, if there is one: the next run has a fresh one."""
+        if self._desk is not None:
+            self._desk.close()
+            self._desk = None
+
+    def _attempt(self, spec: RunSpec, model: ModelReady) -> Record | None:
+        """One try; None where a warm worker ran out of memory, which says nothing about the run."""
         desk = self._desk_for(spec)
         log = RunLog(
             spec,
@@ -92,34 +129,32 @@ class Conductor:
             self._rouge,
             warm=desk.used,
         )
-        self._view.run_started(spec)
         start = time.monotonic()
         try:
-            outcome = desk.run(self._job(spec, model), log, self._grid.timeout_s, self._view)
+            outcome = desk.run(self._job(spec, model, desk), log, self._grid.timeout_s, self._view)
         except Interrupted:
             outcome = Stopped("interrupted", "Interrupted", "somebody asked to stop", desk.phase)
-            self._finish(log, outcome, desk, time.monotonic() - start)
+            self._view.run_finished(spec, self._finish(log, outcome, desk, time.monotonic() - start))
             raise
+        if log.warm and isinstance(outcome, Stopped) and outcome.status == "out_of_memory":
+            return None
         return self._finish(log, outcome, desk, time.monotonic() - start)
 
-    def close(self) -> None:
-        """Ends the worker, if there is one."""
-        if self._desk is not None:
-            self._desk.close()
-            self._desk = None
-
     def _finish(self, log: RunLog, outcome: Outcome, desk: "_Desk", seconds: float) -> Record:
+        # Nobody waits for the forecast of a run that was broken off.
+        if self._foreseer is not None and not (isinstance(outcome, Stopped) and outcome.status == "interrupted"):
+            log.forecast = self._foreseer.forecast(log.spec, self._rates, str(desk.facts.get("gpu")))
         record = log.record(outcome, {**self._machine.environment, **desk.facts}, seconds)
         if isinstance(outcome, Completed):
             # Predictions first: a record that says completed always has them.
             write_predictions(self._folder, record.run_id, log.predictions())
         self._store.append(record)
+        self._rates.add(record)
         if isinstance(outcome, Stopped):
-            self.close()
-        self._view.run_finished(log.spec, record)
+            self.leave_desk()
         return record
 
-    def _job(self, spec: RunSpec, model: ModelReady) -> Job:
+    def _job(self, spec: RunSpec, model: ModelReady, desk: "_Desk") -> Job:
         train = spec.train
         return Job(
             spec=spec,
@@ -127,6 +162,8 @@ class Conductor:
             train_file=None if train is None else str(self._folder.examples(train.split, train.hash)),
             evaluated_file=str(self._folder.examples(spec.evaluated.split, spec.evaluated.hash)),
             device=self._machine.device,
+            measured=not desk.used,
+            memory_limit=played(spec.memory_limit_bytes, desk.outsets),
         )
 
     def _desk_for(self, spec: RunSpec) -> "_Desk":
@@ -139,11 +176,13 @@ class Conductor:
         key = (spec.arm.base, spec.training is not None and spec.training.model_dropout) if warm else None
         desk = self._desk
         if desk is not None and (key is None or desk.key != key):
-            self.close()
+            self.leave_desk()
             desk = None
         if desk is None:
             log = self._folder.logs / f"{spec.run_id}.log"
-            desk = _Desk(self._template.start(self._machine.device, log), self._machine, key)
+            # The card is read before there is a worker, whose context would count as somebody else's.
+            before = outsets(self._machine.gpus)
+            desk = _Desk(self._template.start(self._machine.device, log), self._machine, key, before)
             self._desk = desk
         return desk
 
@@ -172,15 +211,13 @@ class Conductor:
 
 
 class _Desk:
-    """One worker with what is known of it: its GPU, its samples, whether it has run anything yet."""
+    """One worker with what is known of it: its GPU, what is seen there, whether it has run anything yet."""
 
-    def __init__(self, worker: Worker, machine: Machine, key: object) -> None:
+    def __init__(self, worker: Worker, machine: Machine, key: object, before: tuple[Outset, ...]) -> None:
         self._worker = worker
         self._machine = machine
-        self._sampler: Sampler | None = None
-        self._gpu: GpuDevice | None = None
-        self._baselines = _baselines(machine)
-        self._energy_at_greeting: float | None = None
+        self._watch: GpuWatch | None = None
+        self.outsets = before
         self.key = key
         self.used = False
         self.phase: Phase | None = None
@@ -191,13 +228,10 @@ class _Desk:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.used = True
         self.phase = None
-        energy = self._energy()
+        if self._watch is not None:
+            self._watch.run_started()
         try:
-            self._worker.send(job)
-            while True:
-                outcome = self._take(self._worker.next_event(deadline), log, view)
-                if outcome is not None:
-                    break
+            return self._until_the_end(job, log, deadline, view)
         except WorkerDied as error:
             return Stopped("killed", "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
         except Silent:
@@ -205,16 +239,22 @@ class _Desk:
             return Stopped(
                 "timeout", "Timeout", f"no end after {timeout_s:.0f} s: see {self._worker.log.name}", self.phase
             )
-        after = self._energy()
-        energy = self._energy_at_greeting if energy is None else energy
-        log.energy_j = None if energy is None or after is None else after - energy
-        return outcome
+        finally:
+            if self._watch is not None:
+                log.gpu, log.energy_of_run = self._watch.run_ended()
 
     def close(self) -> None:
         """Ends the worker and the sampling of its GPU."""
-        if self._sampler is not None:
-            self._sampler.close()
+        if self._watch is not None:
+            self._watch.close()
         self._worker.end()
+
+    def _until_the_end(self, job: Job, log: RunLog, deadline: float | None, view: View) -> Outcome:
+        self._worker.send(job)
+        while True:
+            outcome = self._take(self._worker.next_event(deadline), log, view)
+            if outcome is not None:
+                return outcome
 
     def _take(self, event: Event, log: RunLog, view: View) -> Outcome | None:
         match event:
@@ -222,11 +262,12 @@ class _Desk:
                 self._greet(event)
             case PhaseStarted(phase=phase):
                 self.phase = phase
-                if self._sampler is not None:
-                    self._sampler.reset()
+                if self._watch is not None:
+                    self._watch.phase_started()
                 view.phase(phase)
             case PhaseEnded():
-                log.add_phase(event, None if self._sampler is None else self._sampler.peak())
+                peak, energy = (None, None) if self._watch is None else self._watch.phase_ended()
+                log.add_phase(event, peak, energy)
             case Progress():
                 view.progress(event)
             case Facts():
@@ -237,30 +278,13 @@ class _Desk:
                 return Completed(loss)
             case Raised():
                 return Stopped(event.outcome, event.type, event.message, event.phase)
-            case ModelReady() | PrecisionsTried():
+            case ModelReady() | PrecisionsTried() | Rehearsal():
                 pass
         return None
 
     def _greet(self, hello: Hello) -> None:
         self.facts = {"worker": hello.facts, "gpu": hello.gpu_name, "gpu_uuid": hello.gpu_uuid, "driver": None}
-        if hello.gpu_uuid is None or self._machine.gpus is None:
-            return
-        self._gpu = next((gpu for gpu in self._machine.gpus.devices() if gpu.uuid == hello.gpu_uuid), None)
-        if self._gpu is not None:
-            self.facts["driver"] = self._gpu.driver
-            baseline = self._baselines.get(self._gpu.uuid, 0)
-            self.facts["gpu_baseline_bytes"] = baseline
-            self._sampler = Sampler(self._machine.gpus, self._gpu.uuid, hello.pid, baseline)
-            self._energy_at_greeting = self._energy()
-
-    def _energy(self) -> float | None:
-        if self._gpu is None or self._machine.gpus is None:
-            return None
-        return self._machine.gpus.energy_j(self._gpu.uuid)
-
-
-def _baselines(machine: Machine) -> dict[str, int]:
-    """Memory in use on every GPU before a worker starts, in bytes."""
-    if machine.gpus is None:
-        return {}
-    return {gpu.uuid: machine.gpus.read(gpu.uuid, 0).device_bytes for gpu in machine.gpus.devices()}
+        outset = None if hello.gpu_uuid is None else of_worker(self.outsets, hello.gpu_uuid)
+        if outset is not None and self._machine.gpus is not None:
+            self.facts["driver"] = outset.device.driver
+            self._watch = GpuWatch(self._machine.gpus, outset, hello.pid)

@@ -16,6 +16,7 @@ from harness.adapters.host import environment, package_versions
 from harness.adapters.nvml import open_gpus
 from harness.gpu import GpuError, GpuReader
 from harness.messages import Device, PrecisionsTried, PrecisionTrial, TryPrecisions
+from harness.watching import usable_device
 from harness.workers import Silent, Template, WorkerDied
 from study.arms import Precision
 from study.models import EMBEDDED
@@ -38,7 +39,7 @@ class Finding:
 def findings() -> list[Finding]:
     """Everything that was looked at, in the order in which it matters."""
     gpus = open_gpus()
-    device: Device = "cuda" if gpus is not None and os.environ.get("CUDA_VISIBLE_DEVICES") != "" else "cpu"
+    device = usable_device(gpus)
     host = environment()
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items() if version)
     missing = [name for name, version in package_versions().items() if version is None]
@@ -67,7 +68,7 @@ def _gpu(gpus: GpuReader | None) -> list[Finding]:
     found = []
     for gpu in gpus.devices():
         try:
-            used = f"{gpus.read(gpu.uuid, 0).device_bytes / GIB:.2f} GiB in use"
+            used = f"{gpus.read(gpu.uuid).device_bytes / GIB:.2f} GiB in use"
         except GpuError as error:
             used = str(error)
         text = f"{gpu.name}, {gpu.total_bytes / GIB:.1f} GiB, {used}, driver {gpu.driver}, {gpu.uuid}"

@@ -1,11 +1,14 @@
 """What the conductor and a worker say to each other: one JSON object a message."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from study.arms import Arm
+from study.prompts import Prompts
 from study.runs import RunSpec
+from study.settings import Training
 
 Phase = Literal["load", "prepare", "train", "evaluate"]
 PHASES: tuple[Phase, ...] = ("load", "prepare", "train", "evaluate")
@@ -13,10 +16,23 @@ Device = Literal["cuda", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """A smaller card to be played, in bytes: its size, and what this one holds before the worker has a context.
+
+    `free_before` and `driver_reserve` are the device's free memory and the driver's own share of it.
+    """
+
+    limit_bytes: int
+    free_before: int
+    driver_reserve: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run for a worker: what to do, where its examples lie, and on which device.
 
-    `model_folder` is the folder with weights and tokenizer; `train_file` is None for a zero-shot run.
+    `model_folder` is the folder with weights and tokenizer; `train_file` is None for a zero-shot run. `measured` says
+    that the figures of this run may be quoted: then the peak of its training is broken down.
     """
 
     spec: RunSpec
@@ -24,7 +40,59 @@ class Job:
     train_file: str | None
     evaluated_file: str
     device: Device
+    measured: bool = False
+    memory_limit: MemoryLimit | None = None
     kind: Literal["job"] = "job"
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalCase:
+    """An arm whose peaks are asked for; `training` and `rank` are None for a zero-shot arm.
+
+    `batch` (dialogues, padded tokens, logit positions) stands for the longest training batch where there are no
+    examples to find it in; `evaluated` (dialogues, prompt tokens, new tokens) is the longest batch of generation, or
+    None where only the training counts.
+    """
+
+    arm: Arm
+    rank: int | None
+    training: Training | None
+    seed: int
+    batch: tuple[int, int, int] | None = None
+    evaluated: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearse:
+    """Compute a training step of each case on the meta device: no weights, no GPU.
+
+    `model_folder` is None where the model is not here; then its configuration must be known or cached. `train_file` is
+    None where the examples are not.
+    """
+
+    model_id: str
+    revision: str | None
+    model_folder: str | None
+    prompts: Prompts
+    train_file: str | None
+    cases: tuple[RehearsalCase, ...]
+    kind: Literal["rehearse"] = "rehearse"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What came of one case: bytes at the training peak by category, the batch that decides it, bytes at the peak of
+    evaluation, parameters, and the real tokens that the training will see; `error` says why there is nothing else."""
+
+    case: int
+    parts: dict[str, int] | None = None
+    evaluate_bytes: int | None = None
+    batch: tuple[int, int, int] | None = None
+    trainable: int | None = None
+    total: int | None = None
+    tokens: int | None = None
+    error: str | None = None
+    kind: Literal["rehearsal"] = "rehearsal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +161,16 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEnded:
-    """A phase is over: seconds on a monotonic clock (device synchronised) and the peaks the worker itself can read."""
+    """A phase is over: seconds on a monotonic clock (device synchronised) and the peaks the worker itself can read.
+
+    `failed`: by an exception, so that the peaks are of what it got to."""
 
     phase: Phase
     seconds: float
     allocated_bytes: int | None
     reserved_bytes: int | None
     host_rss_bytes: int | None
+    failed: bool = False
     kind: Literal["phase_ended"] = "phase_ended"
 
 
@@ -119,7 +190,7 @@ class Progress:
 class Facts:
     """Facts of a run as soon as they are known, merged into its record by name (`parameters`, `tokens`, `checks`)."""
 
-    section: Literal["parameters", "tokens", "checks", "data", "adapter"]
+    section: Literal["parameters", "tokens", "checks", "data", "adapter", "breakdown"]
     values: dict[str, Any]
     kind: Literal["facts"] = "facts"
 
@@ -159,14 +230,22 @@ class Raised:
     type: str
     message: str
     phase: Phase | None
-    # What the worker could still read when it failed: bytes allocated, for an out-of-memory.
-    details: dict[str, Any] = field(default_factory=dict)
     kind: Literal["raised"] = "raised"
 
 
-Command = Job | ModelRequest | TryPrecisions
+Command = Job | ModelRequest | TryPrecisions | Rehearse
 Event = (
-    Hello | PhaseStarted | PhaseEnded | Progress | Facts | Answers | Finished | Raised | ModelReady | PrecisionsTried
+    Hello
+    | PhaseStarted
+    | PhaseEnded
+    | Progress
+    | Facts
+    | Answers
+    | Finished
+    | Raised
+    | ModelReady
+    | PrecisionsTried
+    | Rehearsal
 )
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)

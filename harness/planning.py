@@ -54,7 +54,7 @@ def _row(grid: Grid, arm: Arm) -> ArmPlan:
     # A small space may hold fewer distinct sets than the block was asked for.
     block = len(grid.block(arm)) if arm.trains and grid.tune.trials else 0
     trials = block + grid.tune.tpe_trials if arm.trains else 0
-    confirm = len(grid.seeds) * grid.repeats if arm.trains else 1
+    confirm = len(grid.seeds) * grid.repeats_for(arm) if arm.trains else 1
     if shape is None:
         return ArmPlan(arm, trials, confirm, None, None, None)
     ranks = grid.space_of(arm).rank if arm.trains else (1,)

@@ -10,9 +10,12 @@ from harness.outcomes import Completed, Outcome
 from harness.scores import Rouge, Scores, quality
 from results.schema import (
     AdapterPart,
+    Breakdown,
     DataPart,
+    EnergyPart,
     ErrorPart,
     ForecastPart,
+    GpuPart,
     MemoryPart,
     ModelPart,
     Parameters,
@@ -41,18 +44,23 @@ class RunLog:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: dict[Phase, PhaseEnded] = field(default_factory=dict)
     peaks: dict[Phase, GpuPeak] = field(default_factory=dict)
+    energy: dict[Phase, EnergyPart] = field(default_factory=dict)
     answers: list[tuple[Answer, Scores | None]] = field(default_factory=list)
-    energy_j: float | None = None
+    energy_of_run: EnergyPart | None = None
+    gpu: GpuPart | None = None
+    forecast: ForecastPart = field(default_factory=ForecastPart)
 
     def add_facts(self, facts: Facts) -> None:
         """Keeps facts by section."""
         self.facts.setdefault(facts.section, {}).update(facts.values)
 
-    def add_phase(self, phase: PhaseEnded, peak: GpuPeak | None) -> None:
+    def add_phase(self, phase: PhaseEnded, peak: GpuPeak | None, energy: EnergyPart | None) -> None:
         """Keeps a phase's figures, and what NVML read meanwhile."""
         self.ended[phase.phase] = phase
         if peak is not None:
             self.peaks[phase.phase] = peak
+        if energy is not None:
+            self.energy[phase.phase] = energy
 
     def add_answers(self, answers: tuple[Answer, ...]) -> None:
         """Scores answers as they come, while the worker writes the next; random weights are never scored."""
@@ -113,10 +121,17 @@ class RunLog:
             error=error,
             quality=self._quality(outcome),
             memory=Phases.model_validate({phase: self._memory(phase) for phase in PHASES}),
-            forecast=ForecastPart(),
-            seconds=Seconds(**{phase: ended.seconds for phase, ended in self.ended.items()}, total=seconds),
+            forecast=self.forecast,
+            seconds=Seconds(
+                **{phase: end.seconds for phase, end in self.ended.items() if not end.failed}, total=seconds
+            ),
             tokens=Tokens.model_validate(self.facts.get("tokens", {})),
-            energy_j=self.energy_j,
+            energy_j=None if self.energy_of_run is None else self.energy_of_run.joules,
+            energy_window_s=None if self.energy_of_run is None else self.energy_of_run.seconds,
+            energy=dict(self.energy),
+            gpu=self.gpu,
+            memory_limit_bytes=spec.memory_limit_bytes,
+            breakdown=Breakdown.model_validate(self.facts["breakdown"]) if "breakdown" in self.facts else None,
             parameters=Parameters.model_validate(self.facts["parameters"]) if "parameters" in self.facts else None,
             checks=self._checks(completed=completed),
             data=self._data(),
@@ -154,6 +169,7 @@ class RunLog:
                 allocated_bytes=ended.allocated_bytes,
                 host_rss_bytes=ended.host_rss_bytes,
                 source="warm worker: allocated peak only",
+                until_failure=ended.failed,
             )
         return MemoryPart(
             allocated_bytes=ended.allocated_bytes,
@@ -161,7 +177,8 @@ class RunLog:
             process_bytes=None if peak is None else peak.process_bytes,
             device_bytes=None if peak is None else peak.device_bytes,
             host_rss_bytes=ended.host_rss_bytes,
-            source="host RSS (VmHWM)" if peak is None else f"NVML, {peak.samples} samples",
+            source="host RSS (VmHWM)" if peak is None else f"NVML {peak.source}, {peak.samples} samples",
+            until_failure=ended.failed,
         )
 
     def _adapter(self) -> AdapterPart:

@@ -64,15 +64,16 @@ class Specs:
 
     def confirm_count(self) -> int:
         """How many runs follow the freeze: confirm runs, drop-in runs and zero-shot runs on the test split."""
-        per_arm = len(self.grid.seeds) * self.grid.repeats
-        drop_ins = len({(claim.candidate, claim.reference) for claim in self.grid.claims if claim.drop_in})
-        zero_shots = sum(not arm.trains for arm in self.grid.arms)
-        return per_arm * (len(self.grid.trained_arms) + drop_ins) + zero_shots
+        grid = self.grid
+        drop_ins = {(claim.candidate, claim.reference) for claim in grid.claims if claim.drop_in}
+        trained = [*grid.trained_arms, *(grid.arm(candidate) for candidate, _ in drop_ins)]
+        zero_shots = sum(not arm.trains for arm in grid.arms)
+        return len(grid.seeds) * sum(grid.repeats_for(arm) for arm in trained) + zero_shots
 
     def _seeds(self, arm: Arm, hyperparameters: Hyperparameters, purpose: Purpose) -> Iterator[RunSpec]:
         spec = replace(self._spec(Stage.CONFIRM, arm, "test"), hyperparameters=hyperparameters, purpose=purpose)
         for seed in self.grid.seeds:
-            for repeat in range(self.grid.repeats):
+            for repeat in range(self.grid.repeats_for(arm)):
                 yield replace(spec, seed=seed, repeat=repeat)
 
     def _spec(self, stage: Stage, arm: Arm, split: Split) -> RunSpec:
@@ -93,4 +94,5 @@ class Specs:
             prompts=grid.prompts,
             training=grid.training if arm.trains else None,
             generation=grid.generation,
+            memory_limit_bytes=grid.memory_limit_bytes,
         )

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,20 +12,29 @@ from harness.adapters.host import environment
 from harness.adapters.nvml import open_gpus
 from harness.adapters.sources import DataError, Loaded, load
 from harness.conductor import Conductor, Machine, ModelUnavailable
-from harness.flow import Finish, Options, Study
-from harness.gpu import GpuReader
+from harness.flow import Finish, Options, Study, examples_text
+from harness.forecast import CPU, Rates
+from harness.gpu import GpuError, GpuReader, visible
 from harness.lock import StudyBusy, held
 from harness.messages import Device
 from harness.planning import make_plan, print_plan
+from harness.prospects import foresee, known_records
+from harness.prospects_view import print_prospects
 from harness.signals import Interrupted, interruptible
 from harness.specs import Specs
 from harness.view import make_view
+from harness.watching import usable_device
 from results.layout import StudyFolder
 from results.store import ResultsError, read_frozen, read_records
+from study.bytesize import memory_bytes
 from study.datasets import GeneratedData, LocalData
 from study.grid import Grid, load_grid
 from study.problems import GridError, choices
+from study.space import Interval
 
+# Steps of a calibration, the first of which is slow, and dialogues that it evaluates.
+CALIBRATION_STEPS = 6
+CALIBRATION_DIALOGUES = 8
 GRIDS = Path(__file__).resolve().parent.parent / "study" / "grids"
 
 
@@ -39,6 +48,10 @@ class RunOptions:
     results: Path
     retry_failed: bool
     allow_cpu: bool
+    # The card that --plan asks about, as written.
+    card: str | None = None
+    # A short run of every arm instead of the study.
+    calibrate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +98,81 @@ def plan_only(options: RunOptions, console: Console) -> int:
     """`--plan`: prints the matrix; runs and downloads nothing. Returns the exit code."""
     try:
         grid = read_grid(options)
-        print_plan(make_plan(grid, _confirm_count(grid), _recorded(grid, options)), console)
+        gpus = open_gpus()
+        card = _card(options.card, gpus)
+        loaded = _at_hand(grid)
+        plan = make_plan(grid, _confirm_count(grid), _recorded(grid, loaded, options))
+        print_plan(plan, console)
+        counts = {row.arm.name: (row.trials, row.confirm) for row in plan.arms}
+        train = None if loaded is None else examples_text(loaded.splits["train"])
+        prospects = foresee(grid, counts, train, options.results, _machine(grid, gpus, options.card))
+        print_prospects(prospects, console, card)
     except (GridError, Refused, ResultsError) as error:
         return _say(console, error)
     return 0
+
+
+def calibration(options: RunOptions) -> RunOptions:
+    """The same study in small, under a name of its own: one short run of every arm, for --plan to tell times from.
+
+    Raises:
+        Refused, GridError: as for any start.
+    """
+    grid = read_grid(options)
+    small = [
+        f"study={grid.study[:50]}-calibration",
+        "tune={trials: 0}",
+        f"seeds=[{grid.seeds[0]}]",
+        "claims=[]",
+        "training.epochs=null",
+        f"training.steps={CALIBRATION_STEPS}",
+        "training.repeats=1",
+        *(f"data.limits.{split}={CALIBRATION_DIALOGUES}" for split in ("validation", "test")),
+    ]
+    if grid.space is not None:
+        rate = grid.space.learning_rate
+        lowest = rate.low if isinstance(rate, Interval) else rate[0]
+        small.append(f"space={{rank: {max(grid.space.rank)}, alpha: {grid.space.alpha[0]}, learning_rate: {lowest}}}")
+    return replace(options, overrides=(*options.overrides, *small))
+
+
+def _card(asked: str | None, gpus: GpuReader | None) -> tuple[str, int] | None:
+    """The card that a plan is held against: the one that was named, or the first one here."""
+    if asked is not None:
+        try:
+            return asked, memory_bytes(asked)
+        except ValueError as error:
+            _refuse(f"--gpu {asked!r}: {error}")
+    here = () if gpus is None else visible(gpus.devices(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return (here[0].name, here[0].total_bytes) if here else None
+
+
+def _machine(grid: Grid, gpus: GpuReader | None, asked: str | None) -> str | None:
+    """Whose times a plan is made of: this GPU's, this CPU's, or any GPU's where it runs elsewhere."""
+    if asked is None and gpus is not None and grid.device != "cpu" and usable_device(gpus) == "cuda":
+        return visible(gpus.devices(), os.environ.get("CUDA_VISIBLE_DEVICES"))[0].name
+    return None if asked is not None or grid.device == "gpu" else CPU
 
 
 def _confirm_count(grid: Grid) -> int:
     return Specs(grid, {}).confirm_count()
 
 
-def _recorded(grid: Grid, options: RunOptions) -> dict[str, int] | None:
-    """Recorded runs of the planned matrix by status; None where the data would have to be downloaded."""
+def _at_hand(grid: Grid) -> Loaded | None:
+    """The examples, None where they would have to be downloaded or cannot be read."""
     if not isinstance(grid.data.source, GeneratedData | LocalData):
         return None
     try:
-        specs = Specs.of(grid, load(grid.data).splits)
+        return load(grid.data)
     except DataError:
         return None
+
+
+def _recorded(grid: Grid, loaded: Loaded | None, options: RunOptions) -> dict[str, int] | None:
+    """Recorded runs of the planned matrix by status; None where the examples are not here."""
+    if loaded is None:
+        return None
+    specs = Specs.of(grid, loaded.splits)
     folder = StudyFolder.of(options.results, grid.study)
     frozen = read_frozen(folder)
     planned = {
@@ -121,6 +191,8 @@ def _recorded(grid: Grid, options: RunOptions) -> dict[str, int] | None:
 def run_grid(options: RunOptions, console: Console) -> Done:
     """Runs a study as far as it goes."""
     try:
+        if options.calibrate:
+            options = calibration(options)
         grid = read_grid(options)
         gpus = open_gpus()
         device = _device(grid, gpus, allow_cpu=options.allow_cpu)
@@ -131,7 +203,7 @@ def run_grid(options: RunOptions, console: Console) -> Done:
             )
     except (GridError, Refused, DataError) as error:
         return Done(_say(console, error), None)
-    except (ModelUnavailable, ResultsError, StudyBusy) as error:
+    except (GpuError, ModelUnavailable, ResultsError, StudyBusy) as error:
         _say(console, error)
         return Done(1, None)
     except Interrupted as error:
@@ -140,10 +212,13 @@ def run_grid(options: RunOptions, console: Console) -> Done:
 
 
 def _device(grid: Grid, gpus: GpuReader | None, *, allow_cpu: bool) -> Device:
-    if grid.device == "gpu" and gpus is None and not allow_cpu:
-        _refuse("training.device 'gpu': no NVIDIA GPU here; --allow-cpu runs the study on the CPU")
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return "cuda" if gpus is not None and grid.device != "cpu" and hidden != "" else "cpu"
+    device: Device = "cpu" if grid.device == "cpu" else usable_device(gpus)
+    if grid.device == "gpu" and device == "cpu" and not allow_cpu:
+        hidden = "" if gpus is None else f" that CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')!r} shows"
+        _refuse(f"training.device 'gpu': no NVIDIA GPU here{hidden}; --allow-cpu runs the study on the CPU")
+    if grid.memory_limit_bytes is not None and device == "cpu":
+        _refuse("training.memory_limit: only a GPU's memory can be limited, and this study would run on the CPU")
+    return device
 
 
 def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions, console: Console) -> Done:
@@ -152,7 +227,8 @@ def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions,
     specs = Specs.of(grid, loaded.splits)
     total = make_plan(grid, specs.confirm_count(), None).runs
     view = make_view(console, total)
-    conductor = Conductor(grid, folder, machine, loaded.splits, view)
+    rates = Rates.of(known_records(options.results))
+    conductor = Conductor(grid, folder, machine, loaded.splits, view, rates)
     study = Study(grid, folder, loaded, conductor, view, Options(options.only, options.retry_failed))
     try:
         finish = study.run()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.messages import Command, Device, Event, Hello, Job, ModelRequest, Raised, decode_command, encode
+from harness.messages import Command, Device, Event, Hello, Job, ModelRequest, Raised, Rehearse, decode_command, encode
 
 _PR_SET_PDEATHSIG = 1
 Emit = Callable[[Event], None]
@@ -23,6 +23,9 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
     _die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if device == "cpu":
+        # bitsandbytes looks for a GPU while it is imported: a context made by that would be in a measured run's way.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -50,6 +53,8 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
             session.run(command)
         elif isinstance(command, ModelRequest):
             _prepare_model(command, emit)
+        elif isinstance(command, Rehearse):
+            importlib.import_module("harness.engine.rehearsing").rehearse_all(command, emit)
         else:
             emit(importlib.import_module("harness.engine.trying").try_precisions(command))
 

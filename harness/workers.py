@@ -72,6 +72,8 @@ def _worker_environment() -> Iterator[None]:
         # The tokenizer's threads do not survive a fork.
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # bitsandbytes imports the compiler, which could start a pool of processes that nothing here uses.
+        "TORCH_WARM_POOL": "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
