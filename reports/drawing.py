@@ -23,7 +23,7 @@ FORMATS = ("pdf", "png", "svg")
 # Both columns of a paper for two panels, one column for one: inches.
 _WIDTHS = {1: 3.5, 2: 7.0}
 _HEIGHT = 2.9
-_DPI = 300
+DPI = 300
 # Inches in a legend: a letter of 6.5 points (a wide guess), what stands before a name, and a row.
 _LETTER, _HANDLE, _LEGEND_ROW = 0.058, 0.45, 0.15
 
@@ -32,7 +32,7 @@ _LETTER, _HANDLE, _LEGEND_ROW = 0.058, 0.45, 0.15
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<")
 _GREY = "0.35"
-_SETTINGS: Any = {
+SETTINGS: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -57,8 +57,8 @@ _METADATA: dict[str, dict[str, str | None]] = {
 
 def draw(figure: MemoryFigure) -> dict[str, bytes]:
     """The figure as PDF, PNG and SVG: the same value gives the same bytes."""
-    with mpl.rc_context(_SETTINGS), sns.axes_style("ticks"):
-        canvas = Figure(figsize=(_WIDTHS.get(len(figure.panels), 7.0), _HEIGHT), dpi=_DPI, layout="constrained")
+    with mpl.rc_context(SETTINGS), sns.axes_style("ticks"):
+        canvas = Figure(figsize=(_WIDTHS.get(len(figure.panels), 7.0), _HEIGHT), dpi=DPI, layout="constrained")
         FigureCanvasAgg(canvas)
         axes = canvas.subplots(1, len(figure.panels), sharex=True, squeeze=False)[0]
         chosen = styles(figure)
@@ -73,7 +73,7 @@ def draw(figure: MemoryFigure) -> dict[str, bytes]:
         canvas.set_layout_engine("none")
         for panel_labels in labels:
             panel_labels.draw(names=direct)
-        return {kind: _bytes(canvas, kind) for kind in FORMATS}
+        return as_files(canvas)
 
 
 def _measured(canvas: Figure, axes: Iterable[Axes], figure: MemoryFigure) -> list[PanelLabels]:
@@ -217,11 +217,16 @@ def _bars(axis: Axes, point: Point) -> list[Box]:
     left, bottom = _pixels(axis.transData, point.memory_low, point.low)
     right, top = _pixels(axis.transData, point.memory_high, point.high)
     x, y = _pixels(axis.transData, point.memory, point.score)
-    cap = 3 * _DPI / 72
+    cap = 3 * DPI / 72
     return [Box(x - cap, bottom, x + cap, top), Box(left, y - cap, right, y + cap)]
+
+
+def as_files(canvas: Figure) -> dict[str, bytes]:
+    """A figure drawn under `SETTINGS`, in every format: the same drawing gives the same bytes."""
+    return {kind: _bytes(canvas, kind) for kind in FORMATS}
 
 
 def _bytes(canvas: Figure, kind: str) -> bytes:
     out = io.BytesIO()
-    canvas.savefig(out, format=kind, dpi=_DPI, metadata=_METADATA[kind])
+    canvas.savefig(out, format=kind, dpi=DPI, metadata=_METADATA[kind])
     return out.getvalue()

@@ -9,7 +9,7 @@ from reports.comparability import LeftOut, largest_group, machine
 from reports.public_text import public_text
 from reports.scores import Scored, ScoreReader, Unscored
 from results.layout import StudyFolder
-from results.schema import ArmPart, Choice, Frozen, MemoryPart, Plan, PlannedRun, Record
+from results.schema import ArmPart, Choice, Frozen, MemoryPart, ModelPart, Plan, PlannedRun, Record
 from results.store import read_frozen, read_plan, read_records
 
 
@@ -70,6 +70,11 @@ class ArmEvidence:
         return tuple(record.run_id for record in self.runs)
 
     @property
+    def fresh_runs(self) -> tuple[Record, ...]:
+        """The runs whose memory, time and energy may be quoted."""
+        return tuple(record for record in self.runs if is_fresh(record))
+
+    @property
     def train_seconds(self) -> float | None:
         """Median seconds of training over the runs; None where nothing was trained."""
         values = [record.seconds.train for record in self.runs if record.seconds.train is not None]
@@ -100,9 +105,23 @@ class ArmEvidence:
         tests = [self.recorded[run.run_id] for run in self.test_runs if run.run_id in self.recorded]
         return _all_too_large(tests) if tests else _all_too_large(records)
 
+    @property
+    def too_large(self) -> tuple[Record, ...]:
+        """The test runs that ran out of memory; before there is any test run, all runs that did, where none fitted."""
+        tests = {run.run_id for run in self.test_runs} & set(self.recorded)
+        among = tests or (set(self.recorded) if self.did_not_fit else set())
+        return tuple(
+            record for run_id, record in self.recorded.items() if run_id in among and record.status == "out_of_memory"
+        )
+
     def _status(self, run: PlannedRun) -> str:
         record = self.recorded.get(run.run_id)
         return "not_run" if record is None else record.status
+
+
+def is_fresh(record: Record) -> bool:
+    """Whether the run had a process of its own: one that earlier runs have warmed gives no figure for a paper."""
+    return record.checks.get("warm_worker") is not True
 
 
 def _decides(run: PlannedRun | Record, part: ArmPart) -> bool:
@@ -116,13 +135,15 @@ def _all_too_large(records: Sequence[Record]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One study as its records tell it. `study` is the name of its folder; `notes` and `damaged` are public text."""
+    """One study as its records tell it. `study` is the name of its folder; `notes` and `damaged` are public text;
+    `comparable` are all completed test runs that may stand beside each other, those of drop-in arms included."""
 
     study: str
     plan: Plan
     frozen: Frozen | None
     arms: tuple[ArmEvidence, ...]
     last: Mapping[str, Record]
+    comparable: tuple[Record, ...]
     left_out: tuple[LeftOut, ...]
     damaged: tuple[str, ...]
 
@@ -143,16 +164,27 @@ class Evidence:
     @property
     def model(self) -> str | None:
         """The model and its revision; None before any run."""
-        first = next(iter(self.last.values()), None) if self.frozen is None else self.frozen
-        if first is None:
+        model = self._model
+        if model is None:
             return None
-        revision = first.model.revision
-        return public_text(first.model.id + (f" at {revision}" if revision else ""))
+        return public_text(model.id + (f" at {model.revision}" if model.revision else ""))
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the model was never trained: there is memory and time, and never a score."""
+        return self._model is not None and self._model.weights == "random"
+
+    @property
+    def _model(self) -> ModelPart | None:
+        first = next(iter(self.last.values()), None) if self.frozen is None else self.frozen
+        return None if first is None else first.model
 
     @property
     def on_gpu(self) -> bool:
         """Whether memory figures are the GPU allocator's; they are the process's resident memory otherwise."""
-        return any(arm.memory is not None and arm.memory.on_gpu for arm in self.arms)
+        known = [arm.memory.on_gpu for arm in self.arms if arm.memory is not None]
+        # Where nothing fitted there is no figure, but it still was a GPU that was too small.
+        return any(known) if known else any(record.environment.get("gpu") for record in self.last.values())
 
     @property
     def not_completed(self) -> tuple[Record, ...]:
@@ -197,6 +229,7 @@ def gather(folder: StudyFolder) -> Evidence:
         frozen=frozen,
         arms=arms,
         last=last,
+        comparable=tuple(comparable),
         left_out=(*left_out, *others, *reader.left_out),
         damaged=tuple(public_text(f"line {damage.line}: {damage.reason}") for damage in records.damaged),
     )
@@ -220,7 +253,7 @@ class _Gatherer:
             runs=tuple(runs),
             planned=tuple(run for run in self.plan.runs if run.arm == part.name),
             recorded={run_id: record for run_id, record in self.last.items() if record.arm == part.name},
-            memory=_memory(runs, part, on_gpu=self._on_gpu),
+            memory=_memory([record for record in runs if is_fresh(record)], part, on_gpu=self._on_gpu),
             test=self.reader.read(runs),
             drop_in=self._drop_ins([record for record in mine if record.purpose == "drop_in"]),
         )
@@ -244,7 +277,7 @@ def _memory(runs: Sequence[Record], part: ArmPart, *, on_gpu: bool) -> Memory | 
     peaks: dict[str, int] = {}
     for record in runs:
         phase = record.memory.evaluate if part.method == "none" else record.memory.train
-        value = None if phase is None else _peak(phase, on_gpu=on_gpu)
+        value = None if phase is None else peak_bytes(phase, on_gpu=on_gpu)
         if value is not None:
             peaks[record.run_id] = value
     if not peaks:
@@ -252,5 +285,6 @@ def _memory(runs: Sequence[Record], part: ArmPart, *, on_gpu: bool) -> Memory | 
     return Memory(on_gpu, median(peaks.values()), min(peaks.values()), max(peaks.values()), tuple(peaks))
 
 
-def _peak(phase: MemoryPart, *, on_gpu: bool) -> int | None:
+def peak_bytes(phase: MemoryPart, *, on_gpu: bool) -> int | None:
+    """The peak of a phase, in bytes, of the one kind that a study's figures are of."""
     return phase.allocated_bytes if on_gpu else phase.host_rss_bytes

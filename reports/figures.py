@@ -1,11 +1,18 @@
-"""Figures as values: the numbers of memory against ROUGE. `reports.drawing` draws them, and takes nothing else."""
+"""Figures as values: the numbers of memory against ROUGE, and of memory arm by arm.
 
+`reports.drawing` and `reports.drawing_memory` draw them, and take nothing else.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Literal
 
-from reports.evidence import ArmEvidence, Evidence
+from reports.evidence import ArmEvidence, Evidence, peak_bytes
+from reports.measured_tables import PARTS, phase_memory
 from reports.stats import single_arm_interval
 from reports.tables import GIB
+from results.schema import Record
 from study.metrics import METRICS
 from study.problems import one_line
 
@@ -99,3 +106,97 @@ def _caption(evidence: Evidence, label: str, metrics: tuple[str, ...], unfit: tu
         "the arms' difference, which the verdict gives. Dotted lines are systems that learn nothing."
     )
     return caption + (f" Did not fit in memory: {', '.join(unfit)}." if unfit else "")
+
+
+# --- memory arm by arm ---
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One arm: its peak in GiB (None where nothing was read), and the parts of it as (name, GiB), where known.
+
+    An arm that did not fit has the highest peak that it reached, and `limit`, the card that was played, if any.
+    """
+
+    name: str
+    kind: Kind | Literal["did not fit"]
+    peak: float | None
+    parts: tuple[tuple[str, float], ...] = ()
+    limit: float | None = None
+    run_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBars:
+    """The numbers of the figure, one bar an arm, the first on top."""
+
+    label: str
+    bars: tuple[Bar, ...]
+    caption: str
+
+
+def memory_bars(evidence: Evidence) -> MemoryBars | None:
+    """Peak memory arm by arm: of studies without scores, and wherever a peak was broken down; None elsewhere."""
+    bars = tuple(bar for arm in evidence.arms if (bar := _bar(arm, on_gpu=evidence.on_gpu)) is not None)
+    if not bars or not (evidence.random_weights or any(bar.parts for bar in bars)):
+        return None
+    label = "peak GPU memory allocated, GiB" if evidence.on_gpu else "peak host memory (RSS), GiB"
+    return MemoryBars(label, bars, _bars_caption(label, bars))
+
+
+def _bar(arm: ArmEvidence, *, on_gpu: bool) -> Bar | None:
+    name = one_line(arm.part.name)
+    if arm.did_not_fit:
+        return _unfit_bar(name, arm.too_large, on_gpu=on_gpu)
+    if arm.memory is None:
+        return None
+    return Bar(
+        name=name,
+        kind="trained" if arm.trains else "zero-shot",
+        peak=arm.memory.median_bytes / GIB,
+        parts=_parts(arm) if on_gpu else (),
+        run_ids=arm.memory.run_ids,
+    )
+
+
+def _unfit_bar(name: str, records: Sequence[Record], *, on_gpu: bool) -> Bar:
+    last = [phase_memory(record, None if record.error is None else record.error.phase) for record in records]
+    peaks = [peak for part in last if part is not None and (peak := peak_bytes(part, on_gpu=on_gpu)) is not None]
+    limits = [record.memory_limit_bytes for record in records if record.memory_limit_bytes is not None]
+    return Bar(
+        name=name,
+        kind="did not fit",
+        peak=max(peaks) / GIB if peaks else None,
+        limit=max(limits) / GIB if limits else None,
+        run_ids=tuple(record.run_id for record in records),
+    )
+
+
+def _parts(arm: ArmEvidence) -> tuple[tuple[str, float], ...]:
+    """What the median peak consists of: of one run, for medians of parts need not add up to anything."""
+    known = {record.run_id: record.breakdown for record in arm.fresh_runs if record.breakdown is not None}
+    if not known:
+        return ()
+    middle = median_low(breakdown.total for breakdown in known.values())
+    chosen = next(breakdown for breakdown in known.values() if breakdown.total == middle)
+    return tuple((label, getattr(chosen, part) / GIB) for part, label in PARTS.items())
+
+
+def _bars_caption(label: str, bars: Sequence[Bar]) -> str:
+    kinds = {bar.kind for bar in bars}
+    caption = (
+        f"{label[0].upper()}{label[1:]}, of each arm while training: the median over runs, printed beside the bar."
+    )
+    if any(bar.parts for bar in bars):
+        caption += (
+            " Colours are what the peak consists of, in the run of the median total; the frame around them is what was "
+            "measured."
+        )
+    if "zero-shot" in kinds:
+        caption += " Models without training are hollow, at the peak of evaluation."
+    unfit = [bar.name for bar in bars if bar.kind == "did not fit"]
+    if unfit:
+        caption += (
+            f" Did not fit in memory: {', '.join(unfit)} (dotted up to where memory ran out, where that is known)."
+        )
+    return caption

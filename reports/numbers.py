@@ -1,21 +1,26 @@
 """`numbers.tex`: a macro for every number of the tables, so that a paper's text cannot drift from its records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from reports.latex import Macros
 from reports.tables import MISSING, Cell, Column, Table
 
+# The first cells of a row that name it, in each table that is not one row a run.
+_NAMED_BY = {"main": 1, "verdicts": 2, "memory": 3, "breakdown": 1, "cost": 1}
 
-def numbers_tex(main: Table, verdicts: Table) -> str:
+
+def numbers_tex(main: Table, verdicts: Table, measured: Sequence[Table] = ()) -> str:
     """One macro a number, each exactly as its table prints it.
 
     `\\LoraBfOneSixROUGEOne` is the score of arm `lora-bf16`, with `…HalfWidth` beside it; `…Low` and `…High` are an
-    interval's ends. A row's name is its first cell (arm), or its first two (claim and metric).
+    interval's ends. A row's name is its first cell (arm), or its first two (claim and metric). Macros of `measured`
+    begin with the table's name: `\\MemoryLoraTrainCompletedAllocated`. Tables of single runs have none.
     """
     macros = Macros()
-    for table, names in ((main, 1), (verdicts, 2)):
+    for table in (main, verdicts, *(table for table in measured if table.name in _NAMED_BY)):
+        names, prefix = _NAMED_BY[table.name], (table.name,) if table in measured else ()
         for row in table.rows:
-            row_name = tuple(cell.text for cell in row[:names])
+            row_name = (*prefix, *(cell.text for cell in row[:names]))
             for column, cell in zip(table.columns[names:], row[names:], strict=True):
                 for value, ending in _numbers(column, cell):
                     macros.define(value, *row_name, column.header, *ending)

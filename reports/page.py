@@ -3,11 +3,13 @@
 import html
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reports.claiming import ClaimResult
 from reports.evidence import Evidence
 from reports.public_text import public_text
-from reports.tables import Table
+from reports.remarks import shared_gpu, shared_sentence
+from reports.tables import NO_SCORES, Table
 from reports.wording import claim_sentence, metric_sentences, secondary_sentences
 from results.schema import Record
 from study.problems import one_line
@@ -30,16 +32,29 @@ th { vertical-align: bottom; white-space: normal; } .number { text-align: right;
 """.strip()
 
 
-def page(evidence: Evidence, results: Sequence[ClaimResult], tables: Sequence[Table], svg: str, caption: str) -> str:
-    """The page of one study; `svg` is the figure that this program drew itself."""
+@dataclass(frozen=True, slots=True)
+class PageFigure:
+    """A figure on the page; `svg` is one that this program drew itself."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def page(
+    evidence: Evidence, results: Sequence[ClaimResult], tables: Sequence[Table], figures: Sequence[PageFigure]
+) -> str:
+    """The page of one study."""
     parts = [
         f"<h1>Study {_(evidence.study)}</h1>",
         f'<p class="note">{_("; ".join(_about(evidence)))}</p>',
         "<h2>Verdict</h2>",
         *([_verdict(result) for result in results] or ["<p>This study makes no claim.</p>"]),
-        "<h2>Memory against ROUGE</h2>",
-        f'<figure role="img" aria-label="{_(caption)}">{svg}<figcaption>{_(caption)}</figcaption></figure>',
     ]
+    if evidence.random_weights:
+        parts.append(f"<p>{_(NO_SCORES.capitalize())}.</p>")
+    for figure in figures:
+        parts += [f"<h2>{_(figure.title)}</h2>", _figure(figure)]
     for table in tables:
         if table.rows:
             parts += [f"<h2>{_(table.name.capitalize())}</h2>", _table(table)]
@@ -82,6 +97,11 @@ def _verdict(result: ClaimResult) -> str:
     return f'<div class="verdict {_(result.judgement.verdict)}">' + "\n".join(lines) + "</div>"
 
 
+def _figure(figure: PageFigure) -> str:
+    caption = _(figure.caption)
+    return f'<figure role="img" aria-label="{caption}">{figure.svg}<figcaption>{caption}</figcaption></figure>'
+
+
 def _table(table: Table) -> str:
     classes = [' class="number"' if column.numeric else "" for column in table.columns]
     head = "".join(
@@ -107,6 +127,7 @@ def _findings(evidence: Evidence) -> list[str]:
             *(_failure(record) for record in evidence.not_completed),
             *(f"{_(what)}: {count} planned and not run" for what, count in not_run.items()),
         ],
+        "Runs on a shared GPU": _shared(evidence),
         "Left out": [
             *(f"{len(item.run_ids)} runs: {_(public_text(item.reason))}" for item in evidence.left_out),
             *(f"damaged record, {_(text)}" for text in evidence.damaged),
@@ -118,6 +139,13 @@ def _findings(evidence: Evidence) -> list[str]:
         if items:
             parts += [f"<h2>{title}</h2>", "<ul>" + "\n".join(f"<li>{item}</li>" for item in items) + "</ul>"]
     return parts
+
+
+def _shared(evidence: Evidence) -> list[str]:
+    """One line for all runs that were not alone on their GPU, which runs being its title."""
+    shared = shared_gpu(evidence.last.values())
+    ids = " ".join(record.run_id for record in shared)
+    return [f'<span title="runs {_(ids)}">{_(shared_sentence(len(shared)))}</span>'] if shared else []
 
 
 def _failure(record: Record) -> str:

@@ -1,16 +1,19 @@
 """Tables as values: every cell carries the runs behind it. `reports.rendering` prints them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from reports.claiming import ClaimResult, MetricResult
 from reports.evidence import ArmEvidence, Evidence
 from reports.stats import single_arm_interval
-from results.schema import PlannedRun
+from results.schema import PlannedRun, Record
 from study.metrics import METRICS, ROUGE_TYPES
 
 GIB = 1024**3
 MISSING = "—"
+DID_NOT_FIT = "did not fit"
+NO_SCORES = "random weights: memory and time only, no scores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,34 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"table {self.name}: a row has another number of cells than there are columns")
 
+    def without_empty_columns(self) -> "Table":
+        """The table without columns that hold nothing in any row: what a study cannot measure has no place in it."""
+        kept = [
+            index
+            for index in range(len(self.columns))
+            if any(row[index].text not in ("", MISSING) for row in self.rows)
+        ]
+        rows = tuple(tuple(row[index] for index in kept) for row in self.rows)
+        return Table(self.name, self.caption, tuple(self.columns[index] for index in kept), rows)
+
 
 def number(value: float | None, form: str, run_ids: tuple[str, ...] = ()) -> Cell:
     """A number in `form` (a format specification); a dash where there is none."""
     return Cell(MISSING) if value is None else Cell(format(value, form), run_ids)
 
 
+def median_cell(records: Sequence[Record], value: Callable[[Record], float | None], form: str) -> Cell:
+    """The median over the records that have a value, with their ids; a dash where none has."""
+    found = {record.run_id: seen for record in records if (seen := value(record)) is not None}
+    return number(median(found.values()) if found else None, form, tuple(found))
+
+
 def main_table(evidence: Evidence) -> Table:
-    """One row an arm in the plan's order, then the floors: memory, time, scores with 95% intervals, what was chosen."""
+    """One row an arm in the plan's order, then the floors: memory, time, scores with 95% intervals, what was chosen.
+
+    A study of random weights has no scores: neither columns for them nor floors.
+    """
+    metrics = () if evidence.random_weights else ROUGE_TYPES
     kind = "GPU allocated" if evidence.on_gpu else "host RSS"
     columns = (
         Column("arm"),
@@ -69,25 +92,34 @@ def main_table(evidence: Evidence) -> Table:
         Column("trainable", "% of all", numeric=True),
         Column(f"peak memory ({kind})", "GiB", numeric=True),
         Column("training", "s", numeric=True),
-        *(Column(METRICS[key].label, METRICS[key].unit, numeric=True) for key in ROUGE_TYPES),
-        Column("seeds", numeric=True),
+        *(Column(METRICS[key].label, METRICS[key].unit, numeric=True) for key in metrics),
+        *([Column("seeds", numeric=True)] if metrics else []),
         Column("rank", numeric=True),
         Column("alpha", numeric=True),
         Column("learning rate", numeric=True),
         Column("test runs"),
     )
-    rows = [_arm_row(arm) for arm in evidence.arms]
-    rows += [_floor_row(name, scores, len(columns)) for name, scores in evidence.plan.floors.items()]
-    caption = (
-        "Scores are F measures on the test split, mean over references, ± half the width of the 95% interval over "
-        "seeds and dialogues (over dialogues alone where there is one seed). Memory is the peak while training (while "
-        "evaluating for zero-shot arms); memory and training time are medians over seeds. Floors learn nothing from "
-        "the training data."
+    rows = [_arm_row(arm, metrics) for arm in evidence.arms]
+    if metrics:
+        rows += [_floor_row(name, scores, len(columns)) for name, scores in evidence.plan.floors.items()]
+    return Table("main", _main_caption(evidence), columns, tuple(rows))
+
+
+def _main_caption(evidence: Evidence) -> str:
+    memory = (
+        "Memory is the peak while training (while evaluating for zero-shot arms); memory and training time are medians "
+        "over seeds."
     )
-    return Table("main", caption, columns, tuple(rows))
+    if evidence.random_weights:
+        return f"{NO_SCORES.capitalize()}. {memory}"
+    return (
+        "Scores are F measures on the test split, mean over references, ± half the width of the 95% interval over "
+        f"seeds and dialogues (over dialogues alone where there is one seed). {memory} Floors learn nothing from the "
+        "training data."
+    )
 
 
-def _arm_row(arm: ArmEvidence) -> tuple[Cell, ...]:
+def _arm_row(arm: ArmEvidence, metrics: Sequence[str]) -> tuple[Cell, ...]:
     ids, choice, memory = arm.run_ids, arm.choice, arm.memory
     seeds, scored_ids = (None, ()) if arm.scored is None else (len(arm.scored.seeds), arm.scored.run_ids)
     parameters = next((record.parameters for record in arm.runs if record.parameters is not None), None)
@@ -98,10 +130,10 @@ def _arm_row(arm: ArmEvidence) -> tuple[Cell, ...]:
         Cell(arm.part.method if arm.trains else "zero-shot"),
         number(None if parameters is None or not arm.trains else parameters.trainable, ",d", ids),
         number(share if arm.trains else None, ".3f", ids),
-        _memory_cell(arm) if memory is None else number(memory.median_bytes / GIB, ".3f", memory.run_ids),
+        unfit_cell(arm) if memory is None else number(memory.median_bytes / GIB, ".3f", memory.run_ids),
         number(arm.train_seconds if arm.trains else None, ".1f", ids),
-        *(score_cell(arm, key) for key in ROUGE_TYPES),
-        number(seeds, "d", scored_ids),
+        *(score_cell(arm, key) for key in metrics),
+        *([number(seeds, "d", scored_ids)] if metrics else []),
         number(None if choice is None else choice.rank, "d"),
         number(None if choice is None else choice.alpha, "d"),
         number(None if choice is None else choice.learning_rate, ".3g"),
@@ -109,9 +141,10 @@ def _arm_row(arm: ArmEvidence) -> tuple[Cell, ...]:
     )
 
 
-def _memory_cell(arm: ArmEvidence) -> Cell:
+def unfit_cell(arm: ArmEvidence) -> Cell:
+    """What stands in the place of an arm's memory where there is none: "did not fit", or a dash."""
     too_large = tuple(run_id for run_id, record in arm.recorded.items() if record.status == "out_of_memory")
-    return Cell("did not fit", too_large) if arm.did_not_fit else Cell(MISSING)
+    return Cell(DID_NOT_FIT, too_large) if arm.did_not_fit else Cell(MISSING)
 
 
 def score_cell(arm: ArmEvidence, metric: str) -> Cell:
@@ -133,7 +166,7 @@ def _floor_row(name: str, scores: dict[str, float], width: int) -> tuple[Cell, .
 def trials_table(evidence: Evidence) -> Table:
     """Every trial of every arm, also those that gave nothing."""
     select_by = METRICS["rougeL" if evidence.frozen is None else evidence.frozen.select_by]
-    scores = tuple(dict.fromkeys((select_by, METRICS["validation_loss"])))
+    scores = () if evidence.random_weights else tuple(dict.fromkeys((select_by, METRICS["validation_loss"])))
     columns = (
         Column("arm"),
         Column("trial", numeric=True),
@@ -147,7 +180,10 @@ def trials_table(evidence: Evidence) -> Table:
     )
     keys = [item.key for item in scores]
     rows = tuple(_trial_row(evidence, run, keys) for run in evidence.plan.runs if run.stage == "tune")
-    return Table("trials", "Every hyperparameter set tried, scored on the validation split.", columns, rows)
+    caption = "Every hyperparameter set tried" + (
+        f"; {NO_SCORES}." if evidence.random_weights else ", scored on the validation split."
+    )
+    return Table("trials", caption, columns, rows)
 
 
 def _trial_row(evidence: Evidence, run: PlannedRun, metrics: Sequence[str]) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ from reports.claiming import ClaimResult
 from reports.evidence import ArmEvidence, Evidence
 from reports.public_text import public_text
 from reports.stats import TOST_CONFIDENCE, Retention
-from reports.tables import MISSING, score_cell
+from reports.tables import DID_NOT_FIT, GIB, MISSING, NO_SCORES, score_cell
 from study.metrics import METRICS
 from study.problems import one_line
 
@@ -78,12 +78,31 @@ def summary(evidence: Evidence, results: Sequence[ClaimResult]) -> tuple[str, ..
         lines += [f"  note: {note}" for note in result.notes]
     if not results:
         lines.append("no verdict: this study makes no claim")
-    lines += [f"  {arm.part.name}: {_scores(arm)}" for arm in evidence.arms]
+    if evidence.random_weights:
+        lines.append(NO_SCORES)
+        lines += [f"  {arm.part.name}: {_memory_and_time(arm)}" for arm in evidence.arms]
+    else:
+        lines += [f"  {arm.part.name}: {_scores(arm)}" for arm in evidence.arms]
+        lines += _floors(evidence)
+    lines += [f"  left out: {len(item.run_ids)} runs: {public_text(item.reason)}" for item in evidence.left_out]
+    return tuple(one_line(line) for line in lines)
+
+
+def _floors(evidence: Evidence) -> list[str]:
+    lines = []
     for name, scores in evidence.plan.floors.items():
         quoted = [f"{METRICS[key].label} {scores[key]:.{METRICS[key].decimals}f}" for key in _QUOTED if key in scores]
         lines.append(f"  floor, {name}: {', '.join(quoted)}")
-    lines += [f"  left out: {len(item.run_ids)} runs: {public_text(item.reason)}" for item in evidence.left_out]
-    return tuple(one_line(line) for line in lines)
+    return lines
+
+
+def _memory_and_time(arm: ArmEvidence) -> str:
+    counts = ", ".join(f"{count} {status}" for status, count in arm.test_statuses.items()) or "no test run planned yet"
+    if arm.memory is None:
+        return f"{DID_NOT_FIT if arm.did_not_fit else MISSING} ({counts})"
+    peak = f"peak memory {arm.memory.median_bytes / GIB:.3f} GiB"
+    training = f", training {arm.train_seconds:.1f} s" if arm.trains and arm.train_seconds is not None else ""
+    return f"{peak}{training} ({counts})"
 
 
 def _scores(arm: ArmEvidence) -> str:

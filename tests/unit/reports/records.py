@@ -15,12 +15,16 @@ from results.layout import StudyFolder
 from results.schema import (
     AdapterPart,
     ArmPart,
+    Breakdown,
     Choice,
     DataPart,
+    EnergyPart,
     ErrorPart,
     ForecastPart,
     Frozen,
     FrozenClaim,
+    GpuPart,
+    GpuStatePart,
     MemoryPart,
     ModelPart,
     Parameters,
@@ -46,9 +50,43 @@ PACKAGES = {"torch": "2.11.0", "transformers": "5.17.0", "peft": "0.21.0", "bits
 BELOW = {"rouge1": 0.0, "rouge2": 22.0, "rougeL": 8.0, "rougeLsum": 7.0}
 
 
+# A peak of 9.6 GiB at seed 15, whose run adds nothing.
+PARTS = {
+    "base_weights": 5.2,
+    "quantisation": 0.0,
+    "adapters": 0.1,
+    "gradients": 0.1,
+    "optimizer": 0.2,
+    "activations": 3.0,
+    "logits": 0.8,
+    "rest": 0.2,
+}
+# What stands above the allocated peak, in GiB: reserved, process, device above baseline.
+RESERVED, PROCESS, DEVICE = 0.5, 1.0, 1.25
+TRAINED_TOKENS = 200_000
+WATTS = 300.0
+
+
+@dataclass(frozen=True)
+class Card:
+    """What runs on a GPU measured beside their peak: in GiB, seconds and watts, as records of version 2 hold it.
+
+    The training peak of a run is its arm's `memory` + 0.01 GiB × (seed mod 5) + 0.001 GiB × repeat. `shared` are the
+    seeds whose runs were not alone; `reached` the peak at which a run without enough memory ended, in `phase`.
+    """
+
+    parts: Mapping[str, float] | None = field(default_factory=lambda: PARTS)
+    forecast: float | None = None
+    forecast_seconds: float | None = None
+    shared: tuple[int, ...] = ()
+    limit: float | None = None
+    phase: str = "train"
+    reached: float = 7.5
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One arm: `mean` is its expected ROUGE-1 in points, `memory` its peak in GiB.
+    """One arm: `mean` is its expected ROUGE-1 in points, `memory` its peak in GiB, `card` what else was measured.
 
     `statuses` are what seeds came to that did not complete; `examples` names the dialogues that it was scored on.
     """
@@ -66,6 +104,7 @@ class Arm:
     examples: str = "dialogue"
     other_dialogues: tuple[int, ...] = ()
     trial_statuses: tuple[Status, ...] = ("completed", "completed")
+    card: Card | None = None
 
     @property
     def trains(self) -> bool:
@@ -112,6 +151,8 @@ class Study:
     floors: Mapping[str, float] = field(default_factory=lambda: {"constant summary": 14.0, "first 3 turns": 26.0})
     edges: tuple[str, ...] = ()
     residual: float = 2.0
+    repeats: int = 1
+    optimizer: str = "adamw"
     # (rank, alpha, learning rate) of drop-in runs of the candidate of the first claim, with their mean score.
     drop_in: Mapping[tuple[int, int, float], float] = field(default_factory=dict)
 
@@ -145,25 +186,31 @@ def run_id(*parts: object) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def tuned_id(arm: str, seed: int) -> str:
+def tuned_id(arm: str, seed: int, repeat: int = 0) -> str:
     """The id of an arm's confirm run."""
-    return run_id("confirm", "tuned", arm, seed, None)
+    return run_id("confirm", "tuned", arm, seed, None, *([repeat] if repeat else []))
 
 
 def _runs(study: Study, arm: Arm) -> list[PlannedRun]:
     def run(
-        stage: str, purpose: str | None, seed: int, trial: int | None, *key: object, split: str = "test"
+        stage: str,
+        purpose: str | None,
+        seed: int,
+        trial: int | None,
+        *key: object,
+        split: str = "test",
+        repeat: int = 0,
     ) -> PlannedRun:
         return PlannedRun.model_validate(
             {
-                "run_id": run_id(stage, purpose, arm.name, seed, trial, *key),
+                "run_id": run_id(stage, purpose, arm.name, seed, trial, *key, *([repeat] if repeat else [])),
                 "stage": stage,
                 "purpose": purpose,
                 "arm": arm.name,
                 "split": split,
                 "seed": seed,
                 "trial": trial,
-                "repeat": 0,
+                "repeat": repeat,
             }
         )
 
@@ -171,7 +218,11 @@ def _runs(study: Study, arm: Arm) -> list[PlannedRun]:
         return [run("baseline", None, 0, None, "validation", split="validation"), run("baseline", None, 0, None)]
     runs = [run("tune", None, 0, trial, split="validation") for trial in range(len(arm.trial_statuses))]
     if study.frozen:
-        runs += [run("confirm", "tuned", seed, None) for seed in study.seeds]
+        runs += [
+            run("confirm", "tuned", seed, None, repeat=repeat)
+            for seed in study.seeds
+            for repeat in range(study.repeats)
+        ]
         if study.claims and study.claims[0].candidate == arm.name:
             runs += [run("confirm", "drop_in", seed, None, key) for key in study.drop_in for seed in study.seeds]
     return runs
@@ -201,13 +252,13 @@ def record(study: Study, arm: Arm, run: PlannedRun, status: Status) -> Record:
         host_rss_bytes=int(3 * GIB),
         source="test",
     )
-    return Record(
+    made = Record(
         run_id=run.run_id,
         study=study.name,
         stage=run.stage,
         purpose=run.purpose,
         split=run.split,
-        repeat=0,
+        repeat=run.repeat,
         arm=arm.name,
         protocol="seed" if study.protocol == "seed" else "paper",
         model=_model(study),
@@ -221,7 +272,7 @@ def record(study: Study, arm: Arm, run: PlannedRun, status: Status) -> Record:
             target_modules=None,
         ),
         learning_rate=chosen[2] if arm.trains else None,
-        training={"steps": 100} if arm.trains else None,
+        training={"steps": 100, "optimizer": study.optimizer} if arm.trains else None,
         generation={},
         prompt_hash="00" * 8,
         seed=run.seed,
@@ -246,6 +297,65 @@ def record(study: Study, arm: Arm, run: PlannedRun, status: Status) -> Record:
         ),
         environment={"gpu": arm.gpu, "driver": "580.65", "packages": dict(arm.packages), "cpu": "Test CPU", "cpus": 2},
         started_at="2026-01-01T00:00:00+00:00",
+    )
+    return made if arm.card is None else Record.model_validate(made.model_dump() | _on_card(made, arm, arm.card))
+
+
+def _on_card(made: Record, arm: Arm, card: Card) -> dict[str, Any]:
+    """The fields of a record that the card of an arm decides."""
+    warm, trains = made.stage == "tune", made.training is not None
+    extra = 0.01 * (made.seed % 5) + 0.001 * made.repeat
+    peak = arm.memory + extra
+    ended: dict[str, float] = {"load": arm.memory / 2, "prepare": arm.memory / 2 + 0.1}
+    ended |= {"train": peak, "evaluate": arm.memory / 2 + 0.5} if trains else {"evaluate": peak}
+    completed = made.status == "completed"
+    memory = {phase: _peaks(value, warm=warm) for phase, value in ended.items()} if completed else {}
+    if made.status == "out_of_memory":
+        memory = {card.phase: _peaks(card.reached, warm=warm) | {"until_failure": True}}
+    seconds = {"load": 5.0, "prepare": 1.0, "train": made.seconds.train, "evaluate": 50.0, "total": 200.0}
+    parts = None if card.parts is None else {name: int(size * GIB) for name, size in card.parts.items()}
+    if parts is not None:
+        parts["rest"] += int(extra * GIB)
+    trained = made.seconds.train if completed else None
+    return {
+        "memory": memory,
+        "error": None if made.error is None else made.error.model_dump() | {"phase": card.phase},
+        "forecast": ForecastPart(
+            train_allocated_bytes=int(card.forecast * GIB) if trains and card.forecast is not None else None,
+            train_seconds=card.forecast_seconds if trains else None,
+        ),
+        "seconds": Seconds.model_validate(seconds if completed else {}),
+        "tokens": Tokens(trained=TRAINED_TOKENS if trained is not None else None),
+        "energy": {} if trained is None else {"train": EnergyPart(joules=WATTS * trained, seconds=trained)},
+        "energy_j": WATTS * 200 if completed else None,
+        "breakdown": Breakdown.model_validate(parts) if parts is not None and completed and trains else None,
+        "gpu": _gpu(alone=made.seed not in card.shared),
+        "memory_limit_bytes": None if card.limit is None else int(card.limit * GIB),
+        "checks": {"warm_worker": warm},
+    }
+
+
+def _peaks(allocated: float, *, warm: bool) -> dict[str, Any]:
+    """The peaks of one phase: a warm process can tell the allocated one only."""
+    told = {"allocated_bytes": int(allocated * GIB), "host_rss_bytes": int(3 * GIB)}
+    if warm:
+        return told | {"source": "warm worker: allocated peak only"}
+    above = {"reserved_bytes": RESERVED, "process_bytes": PROCESS, "device_bytes": DEVICE}
+    more = {name: int((allocated + size) * GIB) for name, size in above.items()}
+    return told | more | {"source": f"process, {int(100 * allocated)} samples"}
+
+
+def _gpu(*, alone: bool) -> GpuPart:
+    return GpuPart(
+        uuid="GPU-0",
+        total_bytes=80 * GIB,
+        baseline_bytes=0,
+        driver_reserved_bytes=None,
+        before=GpuStatePart(),
+        after=None,
+        foreign_before=() if alone else ((4711, 2 * GIB),),
+        foreign_during=0 if alone else 1,
+        samples_per_second=25.0,
     )
 
 

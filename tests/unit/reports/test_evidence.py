@@ -1,5 +1,6 @@
 """Which records count, which are left out, and what the score matrices hold."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,19 @@ def test_planned_runs_without_a_record_are_known(tmp_path: Path) -> None:
     evidence = gathered(tmp_path, arms=(ZERO_SHOT, LORA, Arm("qlora", not_run=(14, 15))))
     assert [run.seed for run in evidence.not_run] == [14, 15]
     assert evidence.arms[2].test_statuses == {"completed": 3, "not_run": 2}
+
+
+def test_a_study_in_which_nothing_fitted_was_on_a_gpu_all_the_same(tmp_path: Path) -> None:
+    unfit = Arm("lora", statuses=dict.fromkeys(SEEDS, "out_of_memory"))
+    assert gathered(tmp_path / "gpu", arms=(unfit,), claims=()).on_gpu
+    assert not gathered(tmp_path / "cpu", arms=(replace(unfit, gpu=None),), claims=()).on_gpu
+
+
+def test_random_weights_are_known_before_and_after_the_freeze(tmp_path: Path) -> None:
+    assert gathered(tmp_path / "a", weights="random").random_weights
+    assert gathered(tmp_path / "b", weights="random", frozen=False).random_weights
+    assert not gathered(tmp_path / "c").random_weights
+    assert not gathered(tmp_path / "d", arms=(), claims=(), frozen=False).random_weights
 
 
 def test_a_study_without_a_plan_is_no_study(tmp_path: Path) -> None:

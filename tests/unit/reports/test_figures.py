@@ -1,15 +1,17 @@
 """The figure's numbers, the places of its labels, and a drawing that depends on nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports.drawing import FORMATS, draw, styles
+from reports.drawing_memory import draw_bars
 from reports.evidence import gather
-from reports.figures import Kind, MemoryFigure, MemoryPanel, Point, memory_figure
+from reports.figures import Bar, Kind, MemoryBars, MemoryFigure, MemoryPanel, Point, memory_bars, memory_figure
 from reports.placement import Box, Label, place
-from tests.unit.reports.records import LORA, SEEDS, ZERO_SHOT, Arm, tuned_id, write_study
+from tests.unit.reports.records import LORA, PARTS, QLORA, SEEDS, ZERO_SHOT, Arm, Card, tuned_id, write_study
 
 TOO_LARGE = Arm("lora-fp32", precision="fp32", statuses=dict.fromkeys(SEEDS, "out_of_memory"))
 FRAME = Box(0.0, 0.0, 100.0, 100.0)
@@ -133,3 +135,86 @@ def test_arms_are_labelled_directly_and_by_a_legend_only_where_there_is_no_room(
     crowd = [point(f"an-arm-with-a-long-name-{number}", memory=6.0 + number / 100) for number in range(24)]
     assert b'id="legend_1"' in draw(drawable(*crowd))["svg"]
     assert b'id="legend_1"' not in draw(drawable(point("lora"), point("qlora", memory=4.0)))["svg"]
+
+
+# --- memory arm by arm ---
+
+ON_CARD = (ZERO_SHOT, replace(LORA, card=Card()), replace(QLORA, card=Card(parts=None)))
+LABELS = ["base weights", "quantisation", "adapters", "gradients", "optimizer", "activations", "logits", "rest"]
+
+
+def bars(results: Path, **changes: Any) -> MemoryBars | None:
+    return memory_bars(gather(write_study(results, **({"arms": ON_CARD} | changes))))
+
+
+def found(results: Path, **changes: Any) -> MemoryBars:
+    figure = bars(results, **changes)
+    assert figure is not None
+    return figure
+
+
+def test_a_bar_is_the_median_peak_and_its_parts_are_those_of_one_run(tmp_path: Path) -> None:
+    figure = found(tmp_path)
+    zero_shot, lora, qlora = figure.bars
+    assert figure.label == "peak GPU memory allocated, GiB"
+    assert [bar.kind for bar in figure.bars] == ["zero-shot", "trained", "trained"]
+    assert [bar.peak for bar in figure.bars] == pytest.approx([5.4, 9.62, 6.12])
+    assert dict(lora.parts) == pytest.approx(dict(zip(LABELS, PARTS.values(), strict=True)) | {"rest": 0.22})
+    assert sum(size for _, size in lora.parts) == pytest.approx(9.62)
+    assert zero_shot.parts == qlora.parts == ()
+    assert lora.run_ids == tuple(tuned_id("lora", seed) for seed in SEEDS)
+
+
+def test_bars_are_for_studies_with_breakdowns_and_for_those_without_scores(tmp_path: Path) -> None:
+    plain = (ZERO_SHOT, LORA, replace(QLORA))
+    assert bars(tmp_path / "plain", arms=plain) is None
+    assert bars(tmp_path / "random", arms=plain, weights="random") is not None
+    assert bars(tmp_path / "empty", arms=(Arm("qlora", not_run=SEEDS),), weights="random", claims=()) is None
+
+
+def test_bars_without_a_gpu_are_resident_memory(tmp_path: Path) -> None:
+    figure = found(tmp_path, arms=[replace(arm, gpu=None) for arm in (ZERO_SHOT, LORA, QLORA)], weights="random")
+    assert figure.label == "peak host memory (RSS), GiB"
+    assert [bar.peak for bar in figure.bars] == [3.0, 3.0, 3.0]
+
+
+def test_an_arm_that_did_not_fit_has_a_bar_up_to_where_memory_ran_out(tmp_path: Path) -> None:
+    unfit = replace(TOO_LARGE, card=Card(limit=16.0, reached=15.5))
+    figure = found(tmp_path, arms=(*ON_CARD, unfit, replace(TOO_LARGE, name="old")))
+    known, unknown = figure.bars[-2:]
+    assert (known.kind, known.peak, known.limit, known.parts) == ("did not fit", 15.5, 16.0, ())
+    assert (unknown.kind, unknown.peak, unknown.limit) == ("did not fit", None, None)
+    assert "Did not fit in memory: lora-fp32, old" in figure.caption
+
+
+def drawable_bars(count: int = 1) -> MemoryBars:
+    parts = tuple(zip(LABELS, PARTS.values(), strict=True))
+    made = [Bar(f"arm-{number}", "trained", 9.6, parts) for number in range(count)]
+    others = [Bar("base", "zero-shot", 5.0), Bar("$x$ <script>", "did not fit", 15.0, limit=16.0)]
+    return MemoryBars("peak GPU memory allocated, GiB", (*made, *others, Bar("big", "did not fit", None)), "")
+
+
+def test_the_same_bars_give_the_same_bytes_and_no_file_says_when() -> None:
+    first, second = draw_bars(drawable_bars()), draw_bars(drawable_bars())
+    assert set(first) == set(FORMATS)
+    assert first == second
+    assert b"<script" not in first["svg"]
+    for data in first.values():
+        assert b"Date" not in data.replace(b"DejaVu", b"")
+        assert b"atplotlib v" not in data
+
+
+def test_the_figure_grows_with_its_arms() -> None:
+    few, many = (png_size(draw_bars(drawable_bars(count))["png"]) for count in (1, 37))
+    assert few[0] == many[0]
+    # A row of 7 points needs 0.19 inches at 300 dots an inch.
+    assert many[1] - few[1] == pytest.approx(36 * 0.19 * 300, abs=2)
+
+
+def test_a_figure_in_which_nothing_was_read_can_be_drawn() -> None:
+    assert draw_bars(MemoryBars("peak", (Bar("big", "did not fit", None),), ""))["svg"]
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Width and height out of the header, in pixels."""
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")

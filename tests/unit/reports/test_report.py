@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,19 +16,25 @@ from reports.evidence import NoStudy
 from reports.public_text import public_text
 from reports.report import Report, write_report
 from results.store import ResultsError
-from tests.unit.reports.records import LORA, SEEDS, ZERO_SHOT, Arm, claim, write_study
+from tests.unit.reports.records import LORA, QLORA, SEEDS, ZERO_SHOT, Arm, Card, claim, tuned_id, write_study
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = "<script>alert(1)</script>"
 ESCAPE = f"{SCRIPT}\x1b[31m\n"
 HOSTILE = f"{SCRIPT} #Person1# \\input{{x}} =cmd() \x1b[31m"
-FILES = {
-    "index.html",
-    "numbers.tex",
-    "verdict.json",
-    *(f"tables/{name}.{kind}" for name in ("main", "trials", "verdicts") for kind in ("csv", "md", "tex")),
-    *(f"figures/memory_vs_rouge.{kind}" for kind in ("pdf", "png", "svg", "txt")),
-}
+
+
+def tables(*names: str) -> set[str]:
+    return {f"tables/{name}.{kind}" for name in names for kind in ("csv", "md", "tex")}
+
+
+def figures(*names: str) -> set[str]:
+    return {f"figures/{name}.{kind}" for name in names for kind in ("pdf", "png", "svg", "txt")}
+
+
+EVER = {"index.html", "numbers.tex", "verdict.json"} | tables("main", "trials", "verdicts", "memory", "cost")
+FILES = EVER | figures("memory_vs_rouge")
+MEASURED = (ZERO_SHOT, replace(LORA, card=Card(forecast=9.0, shared=(11, 12))), replace(QLORA, card=Card(parts=None)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,10 +43,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three studies: one that matches, one full of hostile text, one whose weights are random."""
+    """Five studies: one that matches, one full of hostile text, one fully measured, two whose weights are random."""
     folder = tmp_path_factory.mktemp("results")
     write_study(folder)
-    too_large = Arm(ESCAPE, statuses=dict.fromkeys(SEEDS, "out_of_memory"))
+    too_large = Arm(ESCAPE, card=Card(forecast=9.0), statuses=dict.fromkeys(SEEDS, "out_of_memory"))
     write_study(
         folder,
         name="hostile",
@@ -51,7 +58,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prediction=HOSTILE,
         floors={f"floor {SCRIPT}": 14.0},
     )
+    write_study(folder, name="measured", arms=MEASURED, repeats=2)
     write_study(folder, name="random", weights="random")
+    unfit = Arm("lora-fp32", card=Card(limit=16.0), statuses=dict.fromkeys(SEEDS, "out_of_memory"))
+    write_study(folder, name="random-measured", arms=(*MEASURED, unfit), weights="random", claims=())
     return folder
 
 
@@ -89,9 +99,11 @@ def test_every_file_is_written_and_named(report: Report) -> None:
     assert report.index == report.files[-1]
 
 
-def test_the_same_records_give_the_same_bytes_in_another_process(results: Path, report: Report, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["study", "measured"])
+def test_the_same_records_give_the_same_bytes_in_another_process(results: Path, tmp_path: Path, name: str) -> None:
+    report = write_report(results, name, tmp_path / "here")
     done = subprocess.run(
-        [sys.executable, "-m", "reports", "study", "--results", str(results), "--out", str(tmp_path / "elsewhere")],
+        [sys.executable, "-m", "reports", name, "--results", str(results), "--out", str(tmp_path / "elsewhere")],
         cwd=ROOT,
         env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"},
         capture_output=True,
@@ -100,7 +112,7 @@ def test_the_same_records_give_the_same_bytes_in_another_process(results: Path, 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "elsewhere" / "study") == contents(report.folder)
+    assert contents(tmp_path / "elsewhere" / name) == contents(report.folder)
     assert "qlora matches lora within ±1 points: supported." in done.stdout
 
 
@@ -172,6 +184,13 @@ def test_runs_that_did_not_complete_are_listed_with_why(hostile: Report) -> None
     assert "FileNotFoundError: '…/x.bin'" in text
 
 
+def test_hostile_names_are_escaped_in_the_tables_of_measurements(hostile: Report) -> None:
+    for name in ("memory", "forecast", "cost"):
+        assert "<script" not in (hostile.folder / "tables" / f"{name}.md").read_text().replace("\\<script", ""), name
+        assert "\x1b" not in (hostile.folder / "tables" / f"{name}.tex").read_text(), name
+    assert "'=cmd()" in (hostile.folder / "tables" / "cost.csv").read_text()
+
+
 def test_planned_runs_that_were_not_run_are_listed(tmp_path: Path) -> None:
     write_study(tmp_path, arms=(ZERO_SHOT, LORA, Arm("qlora", not_run=(15,))))
     text = Page(write_report(tmp_path, "study", tmp_path / "out").index.read_text()).text
@@ -180,10 +199,68 @@ def test_planned_runs_that_were_not_run_are_listed(tmp_path: Path) -> None:
 
 def test_random_weights_give_a_report_without_scores(results: Path, tmp_path: Path) -> None:
     report = write_report(results, "random", tmp_path)
-    assert set(contents(report.folder)) == FILES
+    assert set(contents(report.folder)) == EVER | figures("memory_by_arm")
     assert report.summary[0] == "qlora matches lora within ±1 points: no verdict."
     assert "random weights, which have no scores" in report.summary[1]
     assert "9.620" in (report.folder / "tables" / "main.csv").read_text()
+    assert report.summary[2:] == (
+        "random weights: memory and time only, no scores",
+        "  zero-shot: peak memory 5.400 GiB (1 completed)",
+        "  lora: peak memory 9.620 GiB, training 113.0 s (5 completed)",
+        "  qlora: peak memory 6.120 GiB, training 113.0 s (5 completed)",
+    )
+
+
+def test_the_page_of_random_weights_says_so_and_shows_no_empty_score(results: Path, tmp_path: Path) -> None:
+    report = write_report(results, "random-measured", tmp_path)
+    text = Page(report.index.read_text()).text
+    assert "Random weights: memory and time only, no scores." in text
+    assert "ROUGE" not in text
+    assert "no arm has a score" not in text
+    assert "Memory by arm" in text
+    assert "Did not fit in memory: lora-fp32" in text
+    assert "  lora-fp32: did not fit (5 out_of_memory)" in report.summary
+    for name in ("main", "memory"):
+        assert "did not fit" in (report.folder / "tables" / f"{name}.csv").read_text(), name
+
+
+def test_a_measured_study_has_every_table_and_both_figures(results: Path, tmp_path: Path) -> None:
+    report = write_report(results, "measured", tmp_path)
+    more = tables("breakdown", "forecast", "repeats") | figures("memory_by_arm")
+    assert set(contents(report.folder)) == FILES | more
+    text = Page(report.index.read_text()).text
+    titles = ["Memory against ROUGE", "Memory by arm", "Main", "Verdicts", "Memory", "Breakdown", "Forecast", "Cost"]
+    places = [report.index.read_text().index(f"<h2>{title}</h2>") for title in [*titles, "Repeats", "Trials"]]
+    assert places == sorted(places)
+    assert "9.620" in text
+
+
+def test_runs_on_a_shared_gpu_are_a_finding_with_their_ids(results: Path, tmp_path: Path) -> None:
+    page = Page(write_report(results, "measured", tmp_path).index.read_text())
+    assert "Runs on a shared GPU" in page.text
+    sentence = "4 runs shared their GPU with other processes: memory of the device, time and energy of these are not "
+    assert sentence in page.text.partition("Runs on a shared GPU")[2]
+    ids = " ".join(tuned_id("lora", seed, repeat) for seed in (11, 12) for repeat in (0, 1))
+    assert ("title", f"runs {ids}") in page.attributes
+
+
+def test_one_run_on_a_shared_gpu_is_told_in_the_singular(tmp_path: Path) -> None:
+    write_study(tmp_path, arms=(replace(LORA, card=Card(shared=(11,))),), claims=())
+    text = Page(write_report(tmp_path, "study", tmp_path / "out").index.read_text()).text
+    assert "1 run shared its GPU with other processes" in text
+
+
+def test_without_a_shared_gpu_there_is_no_such_finding(report: Report) -> None:
+    assert "shared" not in Page(report.index.read_text()).text
+
+
+def test_what_an_earlier_report_had_and_this_one_has_not_is_removed(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    (out / "tables").mkdir(parents=True)
+    for name in ("tables/repeats.csv", "tables/mine.csv", "notes.txt"):
+        (out / name).write_text("earlier")
+    write_report(results, "study", tmp_path)
+    assert set(contents(out)) == FILES | {"tables/mine.csv", "notes.txt"}
 
 
 def test_the_terminal_gets_no_escape_sequence(hostile: Report) -> None:
@@ -205,7 +282,7 @@ def test_a_study_that_is_not_there_is_one_line_with_those_that_are(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "'nope'" in error
-    assert "choose from hostile, random, study" in error
+    assert "choose from hostile, measured, random, random-measured, study" in error
     assert list(tmp_path.iterdir()) == []
 
 

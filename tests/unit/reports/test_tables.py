@@ -88,6 +88,27 @@ def test_an_arm_without_memory_for_it_did_not_fit_and_its_status_counts_say_so(t
     assert cell(mixed, "qlora", "peak memory (GPU allocated)").text == "10.025"
 
 
+def test_random_weights_have_neither_columns_of_scores_nor_floors_and_say_why(tmp_path: Path) -> None:
+    unfit = Arm("lora-fp32", statuses=dict.fromkeys(SEEDS, "out_of_memory"))
+    evidence = gather(write_study(tmp_path, arms=(ZERO_SHOT, LORA, unfit), weights="random", claims=()))
+    table, trials = main_table(evidence), trials_table(evidence)
+    assert not any("ROUGE" in column.header or column.header == "seeds" for column in table.columns)
+    assert [row[0].text for row in table.rows] == ["zero-shot", "lora", "lora-fp32"]
+    assert table.caption.startswith("Random weights: memory and time only, no scores.")
+    assert cell(table, "lora-fp32", "peak memory (GPU allocated)").text == "did not fit"
+    assert cell(table, "lora", "test runs").text == "5 completed"
+    assert [column.header for column in trials.columns][-3:] == ["learning rate", "status", "chosen"]
+    assert "no scores" in trials.caption
+
+
+def test_columns_without_anything_in_them_can_be_left_out() -> None:
+    columns = (Column("a"), Column("b", numeric=True), Column("c"))
+    rows = ((Cell("x"), Cell(MISSING), Cell("")), (Cell("y"), Cell(MISSING), Cell("z")))
+    assert Table("t", "", columns, rows).without_empty_columns() == Table(
+        "t", "", (columns[0], columns[2]), ((Cell("x"), Cell("")), (Cell("y"), Cell("z")))
+    )
+
+
 def test_every_trial_is_listed_also_those_that_gave_nothing(tmp_path: Path) -> None:
     arms = (ZERO_SHOT, LORA, Arm("qlora", trial_statuses=("completed", "out_of_memory", "diverged")))
     table = trials_table(gather(write_study(tmp_path, arms=arms)))

@@ -1,0 +1,34 @@
+"""What a reader must know beside a measured figure: a GPU that was shared, memory that the allocator does not see."""
+
+from collections.abc import Iterable
+
+from results.schema import Record
+
+
+def shared_gpu(records: Iterable[Record]) -> tuple[Record, ...]:
+    """The runs that were not alone on their GPU."""
+    return tuple(record for record in records if record.gpu is not None and not record.gpu.alone)
+
+
+def shared_sentence(count: int) -> str:
+    """What it means that `count` runs were not alone."""
+    what = "memory of the device, time and energy"
+    if count == 1:
+        return f"1 run shared its GPU with other processes: {what} of it are not its alone"
+    return f"{count} runs shared their GPU with other processes: {what} of these are not theirs alone"
+
+
+def shared_remark(records: Iterable[Record]) -> str:
+    """The end of a caption: whether any of the records behind it shared its GPU; empty where none did."""
+    shared = {record.run_id for record in shared_gpu(records)}
+    return f" Among these runs, {shared_sentence(len(shared))}." if shared else ""
+
+
+def paged_remark(records: Iterable[Record]) -> str:
+    """The end of a caption: whether any optimizer state lay in paged memory; empty where none did."""
+    if not any((record.training or {}).get("optimizer") == "paged_adamw_8bit" for record in records):
+        return ""
+    return (
+        " The optimizer is paged: its state lies in paged memory, which the allocator does not see, so that allocated "
+        "and reserved memory are without it."
+    )
