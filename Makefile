@@ -17,7 +17,7 @@ PY := .venv/bin/python
 READY := .venv/.installed
 endif
 
-.PHONY: help setup study report test test-gpu golden check fix clean distclean
+.PHONY: help setup study report reference test test-gpu golden check fix clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,14 @@ study: $(READY) ## run a study and report it (GRID=quickstart.yaml)
 
 report: $(READY) ## tables, figures and verdict of a study again (STUDY=quickstart)
 	$(PY) -m reports $(STUDY) $(ARGS)
+
+reference: $(READY) ## the tables of the published reference studies again, beside their records
+	for study in results/data/reference-*/; do \
+	  name=$$(basename $$study); \
+	  $(PY) -m reports $$name --out reports/out > /dev/null; \
+	  mkdir -p $$study/tables; \
+	  cp reports/out/$$name/tables/{main,memory,breakdown,forecast,cost,repeats}.{md,csv} $$study/tables/ 2> /dev/null || true; \
+	done
 
 test: $(READY) ## every test that needs no GPU
 	$(PY) -m pytest $(ARGS)
