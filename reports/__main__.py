@@ -1,6 +1,7 @@
-"""`python -m reports STUDY`: tables, figures and verdict of a study again, from its records alone."""
+"""`python -m reports STUDY`, `compare A B` and `calibrate`: everything from records alone."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,14 +10,24 @@ from reports.report import write_report
 from results.layout import DEFAULT_RESULTS
 from results.store import ResultsError
 
+# Commands beside the report itself.
+COMMANDS = {"compare": "reports.comparing", "calibrate": "reports.calibrating"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 written, 1 the records or the report cannot be used, 2 no such study."""
-    parser = argparse.ArgumentParser(prog="python -m reports", description="Reports on a study from its records.")
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[given[0]]).main(given[1:]))
+    parser = argparse.ArgumentParser(
+        prog="python -m reports",
+        description="Reports on a study from its records.",
+        epilog=f"Other commands: {', '.join(COMMANDS)} (each with --help).",
+    )
     parser.add_argument("study", metavar="STUDY")
     parser.add_argument("--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="where studies are kept")
     parser.add_argument("--out", type=Path, default=Path("reports/out"), metavar="DIR", help="where reports go")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(given)
     try:
         report = write_report(parsed.results, parsed.study, parsed.out)
     except NoStudy as error:
