@@ -41,7 +41,7 @@ from results.schema import Record
 from results.store import RecordStore, write_predictions
 from study.examples import Example
 from study.grid import Grid
-from study.runs import RunSpec, Stage
+from study.runs import Purpose, RunSpec, Stage
 
 
 class ModelUnavailable(RuntimeError):
@@ -164,7 +164,16 @@ class Conductor:
             device=self._machine.device,
             measured=not desk.used,
             memory_limit=played(spec.memory_limit_bytes, desk.outsets),
+            adapter_folder=str(self._folder.adapter(spec.run_id)) if self._keeps_adapter(spec) else None,
         )
+
+    def _keeps_adapter(self, spec: RunSpec) -> bool:
+        """Adapters of tuned confirm runs are kept, of every arm one unless the grid says otherwise. Random weights have
+        nothing to adapt."""
+        if spec.purpose is not Purpose.TUNED or spec.model.weights == "random" or spec.repeat:
+            return False
+        keep = self._grid.save_adapters
+        return keep == "all" or (keep == "first-seed" and spec.seed == self._grid.seeds[0])
 
     def _desk_for(self, spec: RunSpec) -> "_Desk":
         """The warm worker where one with this base may be used, otherwise a fresh one.

@@ -32,7 +32,8 @@ class Job:
     """One run for a worker: what to do, where its examples lie, and on which device.
 
     `model_folder` is the folder with weights and tokenizer; `train_file` is None for a zero-shot run. `measured` says
-    that the figures of this run may be quoted: then the peak of its training is broken down.
+    that the figures of this run may be quoted: then the peak of its training is broken down. The adapter is saved to
+    `adapter_folder`, where one is given, once the run is over.
     """
 
     spec: RunSpec
@@ -42,6 +43,7 @@ class Job:
     device: Device
     measured: bool = False
     memory_limit: MemoryLimit | None = None
+    adapter_folder: str | None = None
     kind: Literal["job"] = "job"
 
 

@@ -1,4 +1,4 @@
-"""`python -m reports STUDY`, `compare A B` and `calibrate`: everything from records alone."""
+"""`python -m reports STUDY`, `compare A B`, `card STUDY` and `calibrate`: everything from records alone."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from results.layout import DEFAULT_RESULTS
 from results.store import ResultsError
 
 # Commands beside the report itself.
-COMMANDS = {"compare": "reports.comparing", "calibrate": "reports.calibrating"}
+COMMANDS = {"compare": "reports.comparing", "calibrate": "reports.calibrating", "card": "reports.card"}
 
 
 def main(arguments: list[str] | None = None) -> int:

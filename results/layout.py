@@ -46,6 +46,14 @@ class StudyFolder:
         """One prediction a line, in the order of the split's examples."""
         return self.root / "predictions" / f"{run_id}.jsonl"
 
+    def adapter(self, run_id: str) -> Path:
+        """A run's adapter as PEFT keeps it: adapter_config.json and adapter_model.safetensors."""
+        return self.root / "adapters" / run_id
+
+    def external(self, name: str, seed: int) -> Path:
+        """The predictions of a system from elsewhere, as its training seed wrote them."""
+        return self.root / "external" / f"{name}.{seed}.json"
+
     def examples(self, split: str, digest: str) -> Path:
         """The dialogues and references of a split as they were used. Text of the data set: never published."""
         return self.root / "examples" / f"{split}-{digest[:16]}.jsonl"

@@ -36,7 +36,8 @@ __all__ = ["Grid", "Prompts", "Protocol", "Tune", "load_grid"]
 class Grid:
     """A study, fully checked. `device` is where it must run; `timeout_s` bounds one run;
     `repeats` is how often each confirm run is made (for the noise of memory and time), `repeats_of` that of the arms of
-    a family which differ; `memory_limit_bytes` is the size of the card to be played, if any."""
+    a family which differ; `memory_limit_bytes` is the size of the card to be played, if any; `save_adapters`
+    says which adapters of confirm runs are kept."""
 
     study: str
     protocol: Protocol
@@ -55,6 +56,7 @@ class Grid:
     repeats: int
     repeats_of: Mapping[str, int]
     memory_limit_bytes: int | None
+    save_adapters: Literal["none", "first-seed", "all"]
 
     @property
     def trained_arms(self) -> tuple[Arm, ...]:
@@ -163,6 +165,7 @@ def _grid(data: dict[str, Any]) -> tuple[Grid | None, list[Problem]]:
         repeats=parts.training.repeats,
         repeats_of={section.name: section.repeats for section in parts.arms if section.repeats is not None},
         memory_limit_bytes=None if parts.training.memory_limit is None else memory_bytes(parts.training.memory_limit),
+        save_adapters=parts.training.save_adapters,
     )
     return grid, problems
 

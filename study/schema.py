@@ -244,6 +244,7 @@ class TrainingSection(Section):
     timeout_minutes: Annotated[float, Field(gt=0, le=10_080)] | None = None
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     memory_limit: MemorySize | None = None
+    save_adapters: Literal["none", "first-seed", "all"] = "first-seed"
 
 
 class SamplingSection(Section):

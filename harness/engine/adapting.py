@@ -1,7 +1,10 @@
 """Attaching one fresh adapter to a frozen base, and proving that it is the one that was asked for."""
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -11,6 +14,7 @@ from torch import nn
 
 from harness.engine.loading import TORCH_DTYPES, Base, decoder_linears
 from study.arms import Arm, Method
+from study.models import ModelSpec
 from study.settings import Training
 from study.space import Hyperparameters
 
@@ -91,6 +95,26 @@ def attach(base: Base, arm: Arm, hyperparameters: Hyperparameters, training: Tra
 def detach(adapter: Adapter) -> Any:
     """The base without its adapter, ready for the next one."""
     return adapter.model.unload()
+
+
+def save(adapter: Adapter, folder: Path, model: ModelSpec) -> None:
+    """Writes the adapter as PEFT loads it (safetensors, no pickle), whole or not at all; an older one is replaced.
+
+    The base is named as the study names it: the folder that it was loaded from is nobody's business.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        config = adapter.model.peft_config[adapter.model.active_adapter]
+        config.base_model_name_or_path, config.revision = model.id, model.revision
+        # "auto" would look the base up on the Hub to see whether its embeddings were resized; LoRA here has none.
+        adapter.model.save_pretrained(str(making), safe_serialization=True, save_embedding_layers=False)
+        (making / "README.md").unlink(missing_ok=True)
+        making.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        making.rename(folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def _parameters(model: Any) -> dict[str, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved
+from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, save
 from harness.engine.batches import evaluation_plan
 from harness.engine.census import Census
 from harness.engine.encoding import Encoded, Encoder
@@ -63,7 +63,10 @@ class Session:
             return self._evaluate(base, job, examples, meter)
         adapter = self._trained(base, job, meter)
         try:
-            return self._evaluate(base, job, examples, meter)
+            loss = self._evaluate(base, job, examples, meter)
+            if job.adapter_folder is not None:
+                save(adapter, Path(job.adapter_folder), job.spec.model)
+            return loss
         finally:
             detach(adapter)
 
