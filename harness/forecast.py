@@ -93,14 +93,17 @@ class Overhead:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast earlier runs like this one were: real tokens a second in training, seconds of what comes before and
-    beside it in a fresh process, seconds of evaluation a dialogue, and watts, of a whole run and of its training (None
-    where no energy was counted).
+    """How fast earlier runs like this one were.
+
+    Real tokens a second in training, and the seconds that its first step takes longer than the others (it loads
+    kernels); seconds of what comes before and beside training in a fresh process, and of evaluation a dialogue; watts
+    of a whole run and of its training (None where no energy was counted).
 
     `runs` runs on `machine` tell it; `exact` says that they were of just this kind.
     """
 
     tokens_per_second: float
+    first_step_s: float
     start_s: float
     evaluate_s_per_dialogue: float
     watts: float | None
@@ -111,7 +114,7 @@ class Pace:
 
     def train_s(self, tokens: int) -> float:
         """Seconds of training."""
-        return tokens / self.tokens_per_second
+        return self.first_step_s + tokens / self.tokens_per_second
 
     def run_s(self, tokens: int, dialogues: int) -> float:
         """Seconds of a whole run in a fresh process."""
@@ -126,7 +129,7 @@ class Rates:
 
     def add(self, record: Record) -> None:
         """Keeps a record, if it can tell of times."""
-        if record.status == "completed" and record.tokens.trained and record.seconds.train and record.parameters:
+        if record.status == "completed" and record.parameters and _rate(record) is not None:
             self.records.append(record)
 
     @classmethod
@@ -155,6 +158,24 @@ class Rates:
         nearest = min(_distance(item, arm, rank, training, model_id) for item in like)
         chosen = [item for item in like if _distance(item, arm, rank, training, model_id) == nearest]
         return _pace(chosen, exact=not any(nearest))
+
+
+# A training of fewer steps is mostly its first one, and tells nothing of longer ones unless that one is told apart.
+LEAST_STEPS = 20
+
+
+def _rate(record: Record) -> tuple[float, float] | None:
+    """Real tokens a second after the first step, and the seconds that the first takes longer; None where unknown."""
+    trained, seconds, checks = record.tokens.trained, record.seconds.train, record.checks
+    if not trained or not seconds:
+        return None
+    first_s, first_tokens = checks.get("first_step_s"), checks.get("first_step_tokens")
+    if isinstance(first_s, float) and isinstance(first_tokens, int) and first_tokens < trained and first_s < seconds:
+        rate = (trained - first_tokens) / (seconds - first_s)
+        return rate, max(0.0, first_s - first_tokens / rate)
+    if record.tokens.steps is not None and record.tokens.steps < LEAST_STEPS:
+        return None
+    return trained / seconds, 0.0
 
 
 def machine_of(record: Record) -> str:
@@ -197,10 +218,12 @@ def _distance(
 
 def _pace(records: Sequence[Record], *, exact: bool) -> Pace:
     starts, rates, evaluations, watts, train_watts = [], [], [], [], []
+    firsts: list[float] = []
     for record in records:
-        seconds, trained = record.seconds, record.tokens.trained
-        if seconds.train and trained:
-            rates.append(trained / seconds.train)
+        seconds, rate = record.seconds, _rate(record)
+        if rate is not None:
+            rates.append(rate[0])
+            firsts.append(rate[1])
         if seconds.total is not None and seconds.load is not None:
             starts.append(seconds.total - (seconds.train or 0.0) - (seconds.evaluate or 0.0))
         if seconds.evaluate is not None and record.data.evaluated_size:
@@ -212,6 +235,7 @@ def _pace(records: Sequence[Record], *, exact: bool) -> Pace:
             train_watts.append(training.joules / training.seconds)
     return Pace(
         tokens_per_second=median(rates),
+        first_step_s=median(firsts),
         start_s=median(starts) if starts else 0.0,
         evaluate_s_per_dialogue=median(evaluations) if evaluations else 0.0,
         watts=median(watts) if watts else None,

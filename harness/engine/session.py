@@ -121,6 +121,8 @@ class Session:
         checks = {
             "dtypes": dtypes,
             "lora_b_moved": share,
+            "first_step_s": trained.first_seconds,
+            "first_step_tokens": trained.first_tokens,
             "first_loss": trained.losses[0],
             "last_loss": trained.losses[-1],
             "losses": [round(loss, 5) for loss in trained.losses],

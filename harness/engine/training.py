@@ -58,13 +58,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training was: losses in nats per learned token, one a step, and counts of tokens."""
+    """What a training was: losses in nats per learned token, one a step, and counts of tokens.
+
+    The first step, which loads kernels, is told apart: its seconds and its real tokens."""
 
     losses: tuple[float, ...]
     steps: int
     tokens: int
     completion_tokens: int
     padding: int
+    first_seconds: float
+    first_tokens: int
 
 
 def collate(
@@ -153,7 +157,8 @@ def _loop(
     first: AbstractContextManager[None],
 ) -> Trained:
     losses: list[float] = []
-    tokens = completion = padding = 0
+    tokens = completion = padding = first_tokens = 0
+    first_seconds = 0.0
     start = time.monotonic()
     for number, indices in enumerate(plan.steps, start=1):
         batches = stepper.batches([examples[index] for index in indices])
@@ -165,7 +170,10 @@ def _loop(
         completion += sum(len(examples[index].completion) for index in indices)
         padding += sum(batch.padding for batch in batches)
         on_step(number, len(plan.steps), loss, tokens / max(time.monotonic() - start, 1e-9))
-    return Trained(tuple(losses), len(plan.steps), tokens, completion, padding)
+        if number == 1:
+            # The loss was read, so that the device is done with the step.
+            first_seconds, first_tokens = time.monotonic() - start, tokens
+    return Trained(tuple(losses), len(plan.steps), tokens, completion, padding, first_seconds, first_tokens)
 
 
 class _Stepper:

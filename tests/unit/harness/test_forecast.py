@@ -94,6 +94,7 @@ def test_a_run_like_an_earlier_one_is_as_fast_as_that() -> None:
     found = known(run())
     assert found == Pace(
         tokens_per_second=250.0,
+        first_step_s=0.0,
         start_s=0.0,
         evaluate_s_per_dialogue=0.0,
         watts=None,
@@ -212,6 +213,22 @@ def test_a_warm_worker_s_run_tells_nothing_of_starts() -> None:
     fresh = run(seconds={"load": 2.0, "train": 4.0, "evaluate": 6.0, "total": 18.0})
     assert known(warm).start_s == 0.0
     assert known(warm, warm, fresh).start_s == 8.0
+
+
+def of_steps(count: int, record: Record) -> Record:
+    """The same run with so many steps."""
+    return record.model_copy(update={"tokens": record.tokens.model_copy(update={"steps": count})})
+
+
+def test_the_first_step_is_told_apart_and_a_short_training_without_it_tells_nothing() -> None:
+    told = {"first_step_s": 2.5, "first_step_tokens": 200}
+    # 800 tokens in the 1.5 seconds after the first step; at that pace the first would have taken 0.375 seconds.
+    found = known(of_steps(5, run(seconds={"train": 4.0, "total": 5.0}, checks=told)))
+    assert found.tokens_per_second == pytest.approx(800 / 1.5)
+    assert found.first_step_s == pytest.approx(2.5 - 0.375)
+    assert found.train_s(1_000) == pytest.approx(4.0)
+    assert pace(of_steps(5, run())) is None
+    assert known(of_steps(20, run())).tokens_per_second == 250.0
 
 
 def test_watts_are_those_of_whole_runs_and_unknown_where_no_energy_was_counted() -> None:
