@@ -5,6 +5,7 @@ from pathlib import Path
 from harness.adapters.sources import read_references
 from harness.scores import Rouge, Rule, means
 from study.metrics import ROUGE_TYPES
+from study.rows import text_lines
 
 RULES: tuple[Rule, ...] = ("mean", "max", "first")
 
@@ -42,6 +43,4 @@ def prediction_lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ScoringError(f"{path} cannot be read: {error}") from error
-    # Split at line feeds alone: str.splitlines would also break at characters that a prediction may hold.
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    return text_lines(text)

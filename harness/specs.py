@@ -50,9 +50,10 @@ class Specs:
             if arm.name in chosen:
                 yield from self._seeds(arm, chosen[arm.name], Purpose.TUNED)
         done: set[tuple[str, Hyperparameters]] = set()
-        for claim in self.grid.claims:
+        # Both sides of a claim with drop-in runs are arms of the grid: a system from elsewhere has none.
+        for claim in (claim for claim in self.grid.claims if claim.drop_in):
             candidate = self.grid.arm(claim.candidate)
-            if claim.drop_in and claim.reference in chosen and candidate.trains:
+            if claim.reference in chosen and candidate.trains:
                 hyperparameters = chosen[claim.reference]
                 if (candidate.name, hyperparameters) not in done:
                     done.add((candidate.name, hyperparameters))

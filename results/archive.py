@@ -1,6 +1,7 @@
 """A study as one file: written on one machine, checked and merged on another.
 
-The file is a tar.gz of `manifest.json`, `records.jsonl`, `frozen.json`, `plan.json` and `predictions/<run_id>.jsonl`.
+The file is a tar.gz of `manifest.json`, `records.jsonl`, `frozen.json`, `plan.json`, `predictions/<run_id>.jsonl` and
+`external/<name>.<seed>.json` (systems from elsewhere; an archive with one is refused by programs before 0.2.0).
 Dialogues, logs and the lock never travel. The same study gives the same bytes.
 
 An archive may come from anywhere: its headers are read here, block by block, and nothing of it is unpacked by name.
@@ -30,6 +31,7 @@ from typing import Annotated, BinaryIO, Literal, NoReturn
 
 from pydantic import Field, ValidationError
 
+from results.external import FILE_NAME, ExternalRun, checked_external, external_names
 from results.layout import StudyFolder
 from results.schema import Frozen, Part, Plan, Prediction, Record
 from results.store import (
@@ -58,6 +60,7 @@ MAX_LINE_BYTES = 4 * 1024**2
 
 _MANIFEST, _RECORDS, _FROZEN, _PLAN = "manifest.json", "records.jsonl", "frozen.json", "plan.json"
 _PREDICTIONS = re.compile(r"predictions/([0-9a-f]{16})\.jsonl", re.ASCII)
+_EXTERNAL = re.compile("external/" + FILE_NAME.pattern, re.ASCII)
 _CHUNK_BYTES = 1024**2
 _REASON_CHARACTERS = 300
 _NOT_A_FILE = {
@@ -113,13 +116,15 @@ class ArchivedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A whole archive without contradiction; `predictions` maps a run to the sha256 of its member."""
+    """A whole archive without contradiction; `predictions` maps a run to the sha256 of its member, `externals` the
+    member of a system from elsewhere to its own."""
 
     study: str
     records: tuple[ArchivedRecord, ...]
     frozen: Frozen | None
     plan: Plan | None
     predictions: Mapping[str, str]
+    externals: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,8 @@ class Merge:
     """What an import changes: records to append, runs whose predictions are written, and what is None stays as it is.
 
     `there` counts archived records that the study holds already, `kept` those that stay out because the study's own
-    record of their run counts.
+    record of their run counts. `externals` are members that the study has nothing of, `externals_kept` counts those of
+    which it has something else, which stays.
     """
 
     append: tuple[ArchivedRecord, ...]
@@ -136,6 +142,8 @@ class Merge:
     predictions: frozenset[str]
     frozen: Frozen | None
     plan: Plan | None
+    externals: frozenset[str] = frozenset()
+    externals_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +156,13 @@ class Imported:
     there: int
     kept: int
     predictions: int
+    externals: int = 0
+    externals_kept: int = 0
 
     def __str__(self) -> str:
         rest = f"{self.there} already there, {self.kept} kept, {self.predictions} prediction files"
+        rest += f", {self.externals} systems from elsewhere" if self.externals else ""
+        rest += f", {self.externals_kept} of those kept as they are here" if self.externals_kept else ""
         return f"imported {self.records} records of {self.runs} runs into {self.study} ({rest})"
 
 
@@ -164,11 +176,13 @@ class Exported:
     predictions: int
     left_lines: int
     left_predictions: int
+    externals: int = 0
+    left_externals: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"exported {self.records} records of {self.runs} runs of {self.study} ({self.predictions} prediction files)"
-        )
+        files = f"{self.predictions} prediction files"
+        files += f", {self.externals} systems from elsewhere" if self.externals else ""
+        return f"exported {self.records} records of {self.runs} runs of {self.study} ({files})"
 
     @property
     def left_behind(self) -> str | None:
@@ -178,6 +192,8 @@ class Exported:
             left.append(f"{self.left_lines} damaged lines of {_RECORDS}")
         if self.left_predictions:
             left.append(f"{self.left_predictions} prediction files (damaged, or of a run without a record)")
+        if self.left_externals:
+            left.append(f"{self.left_externals} damaged files of systems from elsewhere")
         named = f"; python -m results verify {self.study} names them"
         return f"left behind: {', '.join(left)}{named}" if left else None
 
@@ -200,11 +216,21 @@ def export_study(folder: StudyFolder, file: Path, limits: Limits = LIMITS) -> Ex
     if not {_RECORDS, _PLAN} & texts.keys():
         raise ArchiveError(f"{folder.root}: nothing to export: it has neither {_RECORDS} nor {_PLAN}")
     predictions, left = _whole_predictions(folder, records.last, limits)
-    digests = {name: _sha256(data) for name, data in texts.items()} | predictions
+    externals, left_externals = _whole_externals(folder)
+    digests = {name: _sha256(data) for name, data in texts.items()} | predictions | externals
     manifest = _manifest_of(folder, records, digests, len(predictions))
     texts[_MANIFEST] = _written(manifest)
-    write_atomically(file, _packed(_members(folder, texts, predictions), folder, limits))
-    return Exported(manifest.study, manifest.records, manifest.runs, manifest.predictions, len(records.damaged), left)
+    write_atomically(file, _packed(_members(folder, texts, predictions | externals), folder, limits))
+    return Exported(
+        manifest.study,
+        manifest.records,
+        manifest.runs,
+        manifest.predictions,
+        len(records.damaged),
+        left,
+        len(externals),
+        left_externals,
+    )
 
 
 def _texts(folder: StudyFolder, records: Iterable[Record], limits: Limits) -> dict[str, bytes]:
@@ -267,6 +293,22 @@ def _are_predictions(name: str, data: bytes, limits: Limits) -> bool:
     return True
 
 
+def _whole_externals(folder: StudyFolder) -> tuple[dict[str, str], int]:
+    """The sha256 of each whole system from elsewhere, by member, and how many other files there are."""
+    found: dict[str, str] = {}
+    left = 0
+    for file_name in external_names(folder):
+        name = f"external/{file_name}"
+        data = _read(folder.root / name)
+        try:
+            checked_external(data, file_name, folder.root.name, name)
+        except ResultsError:
+            left += 1
+        else:
+            found[name] = _sha256(data)
+    return found, left
+
+
 def _manifest_of(folder: StudyFolder, records: Records, digests: Mapping[str, str], predictions: int) -> Manifest:
     try:
         return Manifest(
@@ -284,7 +326,8 @@ def _manifest_of(folder: StudyFolder, records: Records, digests: Mapping[str, st
 def _members(
     folder: StudyFolder, texts: Mapping[str, bytes], predictions: Mapping[str, str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Every member in the archive's order; predictions are read when they are asked for, one file in memory.
+    """Every member in the archive's order; predictions (systems from elsewhere among them) are read when they are asked
+    for, one file in memory.
 
     Raises:
         ResultsError: a prediction file is no longer what the manifest says.
@@ -348,6 +391,7 @@ class _Contents:
         self._records: tuple[ArchivedRecord, ...] = ()
         self._frozen: Frozen | None = None
         self._plan: Plan | None = None
+        self._systems: dict[str, str] = {}
 
     def take(self, name: str, data: bytes) -> None:
         """Validates one member."""
@@ -362,6 +406,8 @@ class _Contents:
                 self._frozen = parsed(Frozen, data, name)
             elif name == _PLAN:
                 self._plan = parsed(Plan, data, name)
+            elif _EXTERNAL.fullmatch(name):
+                self._systems[name] = _study_of(name, data)
             else:
                 _check_predictions(name, data, self._limits)
 
@@ -382,7 +428,11 @@ class _Contents:
         self._check_counts(self._manifest, len(recorded), len(predictions))
         with _naming(self._path):
             _hold_to_study(None, self._manifest.study, self._records, self._frozen, self._plan)
-        return Archive(self._manifest.study, self._records, self._frozen, self._plan, predictions)
+            for name, study in self._systems.items():
+                if study != self._manifest.study:
+                    raise ArchiveError(f"{name}: of study {shown(study)}, not {self._manifest.study}")
+        externals = {name: self._digests[name] for name in self._systems}
+        return Archive(self._manifest.study, self._records, self._frozen, self._plan, predictions, externals)
 
     def _check_digests(self, manifest: Manifest) -> None:
         for name in sorted(manifest.sha256.keys() - self._digests.keys()):
@@ -432,6 +482,17 @@ def _key(record: Record) -> bytes:
     """The same for equal records, whatever the order of what a mapping holds; as they are once they were written."""
     written = json.loads(record.model_dump_json())
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).digest()
+
+
+def _study_of(name: str, data: bytes) -> str:
+    """The study of a system from elsewhere, which is what its member's name says.
+
+    Raises:
+        ResultsError: it is not.
+    """
+    study = parsed(ExternalRun, data, name).study
+    checked_external(data, name.removeprefix("external/"), study, name)
+    return study
 
 
 def _check_predictions(name: str, data: bytes, limits: Limits) -> None:
@@ -515,7 +576,8 @@ class _Reader:
             _refuse(self._path, told, "an absolute path")
         if ".." in name.split("/") or "\\" in name:
             _refuse(self._path, told, "a path with '..' or a backslash")
-        if name not in (_MANIFEST, _RECORDS, _FROZEN, _PLAN) and _PREDICTIONS.fullmatch(name) is None:
+        is_known = name in (_MANIFEST, _RECORDS, _FROZEN, _PLAN)
+        if not (is_known or _PREDICTIONS.fullmatch(name) or _EXTERNAL.fullmatch(name)):
             _refuse(self._path, told, "no file that an archive of a study has")
         return name
 
@@ -579,9 +641,9 @@ def import_study(path: Path, results: Path, limits: Limits = LIMITS) -> Imported
         _frozen_to_write(folder, archive, path)
         with _locked(folder):
             merge = plan_merge(folder, archive, path)
-            if merge.predictions:
+            if merge.predictions or merge.externals:
                 file.seek(0)
-                _write_predictions(folder, archive, merge.predictions, _Reader(file, path, limits))
+                _write_predictions(folder, archive, merge, _Reader(file, path, limits))
             _write(folder, merge)
     return Imported(
         archive.study,
@@ -590,6 +652,8 @@ def import_study(path: Path, results: Path, limits: Limits = LIMITS) -> Imported
         merge.there,
         merge.kept,
         len(merge.predictions),
+        len(merge.externals),
+        merge.externals_kept,
     )
 
 
@@ -608,6 +672,7 @@ def plan_merge(folder: StudyFolder, archive: Archive, path: Path) -> Merge:
     settled = {run_id for run_id, record in last.items() if record.is_final or archived[run_id].key in there}
     new = {record.key: record for record in archive.records if record.key not in there}
     append = tuple(record for record in _in_order(archive.records, new) if record.run_id not in settled)
+    here = {name: _digest_of(folder.root / name) for name in archive.externals}
     return Merge(
         append=append,
         there=len(archive.records) - len(new),
@@ -615,6 +680,8 @@ def plan_merge(folder: StudyFolder, archive: Archive, path: Path) -> Merge:
         predictions=_predictions_to_write(folder, archive, append, last),
         frozen=_frozen_to_write(folder, archive, path),
         plan=_plan_to_write(folder, archive),
+        externals=frozenset(name for name, digest in here.items() if digest is None),
+        externals_kept=sum(digest not in (None, archive.externals[name]) for name, digest in here.items()),
     )
 
 
@@ -660,12 +727,14 @@ def _plan_to_write(folder: StudyFolder, archive: Archive) -> Plan | None:
     return archive.plan if more else None
 
 
-def _write_predictions(folder: StudyFolder, archive: Archive, chosen: frozenset[str], reader: "_Reader") -> None:
+def _write_predictions(folder: StudyFolder, archive: Archive, merge: Merge, reader: "_Reader") -> None:
     """Reads the archive once more, one member in memory at a time."""
+    known = dict(archive.externals)
+    known |= {f"predictions/{run_id}.jsonl": digest for run_id, digest in archive.predictions.items()}
+    chosen = merge.externals | {f"predictions/{run_id}.jsonl" for run_id in merge.predictions}
     for name, data in reader.members():
-        match = _PREDICTIONS.fullmatch(name)
-        if match and match[1] in chosen:
-            if _sha256(data) != archive.predictions[match[1]]:
+        if name in chosen:
+            if _sha256(data) != known[name]:
                 raise ResultsError(f"{folder.root / name}: the archive changed while it was read: import again")
             write_atomically(folder.root / name, data)
 

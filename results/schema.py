@@ -341,6 +341,20 @@ class FrozenClaim(Part):
     drop_in: bool
 
 
+class Importances(Part):
+    """How far each hyperparameter decided whether a trial of an arm came out in its better half.
+
+    `shares` are of the hyperparameters that varied and add up to 1, to four decimals; they are empty, and `reason` says
+    why, where the trials cannot tell. `trials` counts those that gave a score.
+    """
+
+    arm: str
+    evaluator: str
+    trials: int
+    shares: dict[str, float]
+    reason: str | None = None
+
+
 class ArmPart(Part):
     """How an arm is described in reports, also where it has no run yet."""
 
@@ -368,6 +382,8 @@ class Frozen(Part):
     data: dict[str, str]
     prompt_hash: str
     frozen_at: str
+    # Has a default: a freeze of 0.1.0 has none.
+    importances: tuple[Importances, ...] = ()
 
 
 class PlannedRun(Part):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from results.external import ExternalPrediction, ExternalRun, read_externals
 from results.layout import StudyFolder
 from results.schema import Frozen, Prediction, Record
 from results.store import ResultsError, read_frozen, read_plan, read_predictions, read_records
@@ -45,6 +46,7 @@ def verify(folder: StudyFolder) -> Verified:
                 examples[digest_of] = None
                 faults.append(str(error))
         faults += _run_faults(folder, record, examples[digest_of])
+    faults += _external_faults(folder, last)
     return Verified(len(records.all), len(last), len(completed), tuple(faults))
 
 
@@ -88,6 +90,33 @@ def _example_ids(folder: StudyFolder, split: str, expected: str) -> tuple[str, .
     return tuple(example.id for example in examples)
 
 
+def _external_faults(folder: StudyFolder, last: Mapping[str, Record]) -> Iterator[str]:
+    externals = read_externals(folder)
+    yield from externals.faults
+    try:
+        plan = read_plan(folder)
+    except ResultsError:
+        # Said already, among the faults of files.
+        plan = None
+    tests = {record.data.evaluated_hash for record in last.values() if record.split == "test"}
+    for run in externals.runs:
+        label = f"{run.arm}, seed {run.seed}"
+        if run.test_hash not in tests | ({plan.floors_of} if plan is not None else set()):
+            yield f"{label}: scored on dialogues (digest {run.test_hash[:16]}…) that are no test split of this study"
+        yield from _external_order_faults(folder, run, label)
+        yield from _score_faults(label, run.quality, run.predictions)
+
+
+def _external_order_faults(folder: StudyFolder, run: ExternalRun, label: str) -> Iterator[str]:
+    try:
+        ids = _example_ids(folder, "test", run.test_hash)
+    except ResultsError:
+        # A damaged copy of the dialogues is told where a run uses it.
+        return
+    if ids is not None and tuple(item.example_id for item in run.predictions) != ids:
+        yield f"{label}: its predictions are not those of the split's dialogues, in their order"
+
+
 def _run_faults(folder: StudyFolder, record: Record, ids: Sequence[str] | None) -> Iterator[str]:
     label = f"run {record.run_id} ({record.arm}, {record.stage})"
     try:
@@ -108,7 +137,9 @@ def _run_faults(folder: StudyFolder, record: Record, ids: Sequence[str] | None) 
         yield f"{label}: a run without quality has predictions with scores"
 
 
-def _score_faults(label: str, quality: Mapping[str, float], predictions: Sequence[Prediction]) -> Iterator[str]:
+def _score_faults(
+    label: str, quality: Mapping[str, float], predictions: Sequence[Prediction] | Sequence[ExternalPrediction]
+) -> Iterator[str]:
     for kind in ROUGE_TYPES:
         by_dialogue = [[triple[2] for triple in (prediction.scores or {}).get(kind, ())] for prediction in predictions]
         if not all(by_dialogue):

@@ -1,12 +1,27 @@
 """From the claims of a grid file to claims about its arms."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from study.arms import Arm
-from study.claims import Claim, FixedMargin, RetainMargin
+from study.claims import EXTERNAL_PREFIX, Claim, FixedMargin, RetainMargin
 from study.problems import Problem, choices, shown
 from study.schema import ClaimSection, RetainSection
+
+# As `python -m results add-predictions --arm` takes it.
+_EXTERNAL = re.compile(EXTERNAL_PREFIX + r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """A system from elsewhere, by its whole name `external/NAME`; it has no axes, so every arm agrees with it.
+
+    Whether its predictions are there only the report can tell: they may be added after the runs.
+    """
+
+    name: str
+    axes: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +32,10 @@ class Contestants:
     arms: Sequence[Arm]
     unread: Collection[str | None]
 
-    def named(self, name: str) -> list[Arm]:
-        """The arm of that name, or every member of that family."""
+    def named(self, name: str) -> "list[Arm] | list[External]":
+        """The arm of that name, or every member of that family; the system from elsewhere."""
+        if _EXTERNAL.fullmatch(name):
+            return [External(name)]
         exact = [arm for arm in self.arms if arm.name == name]
         return exact or [arm for arm in self.arms if arm.family == name]
 
@@ -26,8 +43,10 @@ class Contestants:
         """Whether the name may belong to an arm that could not be read."""
         return None in self.unread or name.partition("@")[0] in self.unread
 
-    def zero_shot_of(self, arm: Arm) -> Arm | None:
+    def zero_shot_of(self, arm: Arm | External) -> Arm | None:
         """The zero-shot arm on the same base as `arm`, or None where there is none."""
+        if isinstance(arm, External):
+            return None
         return next((other for other in self.arms if not other.trains and other.base == arm.base), None)
 
 
@@ -37,7 +56,7 @@ def resolve_claims(
     """The claims on expanded arms: a family's name as candidate means each of its members.
 
     Each is held against the member of the reference's family whose axis values agree with its own; a reference that
-    names one arm exactly is that arm.
+    names one arm exactly is that arm. `external/NAME`, on either side, is a system that the grid does not train.
     """
     claims: list[Claim] = []
     problems: list[Problem] = []
@@ -59,17 +78,16 @@ def resolve_claims(
 
 def _pairs(
     section: ClaimSection, contestants: Contestants, path: str, tell: Callable[[Problem], None]
-) -> list[tuple[Arm, Arm]]:
-    found: dict[str, list[Arm]] = {}
+) -> list[tuple[Arm | External, Arm | External]]:
+    found: dict[str, list[Arm] | list[External]] = {}
     for key, name in (("candidate", section.candidate), ("reference", section.reference)):
         found[key] = contestants.named(name)
         if not found[key] and not contestants.may_be_unread(name):
-            known = dict.fromkeys(name for arm in contestants.arms for name in (arm.family, arm.name))
-            tell(Problem.of(f"{path}.{key}", name, f"is no arm of this grid: {choices(known)}"))
-    pairs: list[tuple[Arm, Arm]] = []
+            tell(Problem.of(f"{path}.{key}", name, _unknown(name, contestants)))
+    pairs: list[tuple[Arm | External, Arm | External]] = []
     for candidate in found["candidate"]:
         references = [arm for arm in found["reference"] if arm.name == section.reference or _agrees(candidate, arm)]
-        if len(references) == 1 and references[0] is not candidate:
+        if len(references) == 1 and references[0].name != candidate.name:
             pairs.append((candidate, references[0]))
         elif len(references) == 1:
             tell(Problem.of(f"{path}.reference", section.reference, f"is the candidate {shown(candidate.name)} itself"))
@@ -82,32 +100,51 @@ def _pairs(
     return pairs
 
 
-def _agrees(candidate: Arm, reference: Arm) -> bool:
+def _unknown(name: str, contestants: Contestants) -> str:
+    if name.startswith(EXTERNAL_PREFIX):
+        return f"is no name for a system from elsewhere: {EXTERNAL_PREFIX}NAME, of letters, digits, - and _"
+    known = choices(dict.fromkeys(name for arm in contestants.arms for name in (arm.family, arm.name)))
+    elsewhere = f"; a system from elsewhere is {EXTERNAL_PREFIX}NAME" if "/" in name else ""
+    return f"is no arm of this grid: {known}{elsewhere}"
+
+
+def _agrees(candidate: Arm | External, reference: Arm | External) -> bool:
     mine = dict(candidate.axes)
     return all(mine.get(key, value) == value for key, value in reference.axes)
 
 
 def _pair_problems(
-    section: ClaimSection, candidate: Arm, reference: Arm, contestants: Contestants, path: str
+    section: ClaimSection,
+    candidate: Arm | External,
+    reference: Arm | External,
+    contestants: Contestants,
+    path: str,
 ) -> list[Problem]:
     problems: list[Problem] = []
-    if (
-        isinstance(section.margin, RetainSection)
-        and contestants.zero_shot_of(reference) is None
-        and not contestants.unread
-    ):
+    retains = isinstance(section.margin, RetainSection)
+    if retains and isinstance(reference, External):
+        message = f"retain needs a reference that this study tunes, and {shown(reference.name)} is from elsewhere"
+        problems.append(Problem(f"{path}.margin", message))
+    elif retains and contestants.zero_shot_of(reference) is None and not contestants.unread:
         message = f"retain needs a zero-shot arm (method none) on the base of {shown(reference.name)}"
         problems.append(Problem(f"{path}.margin", message))
     if section.drop_in:
         problems += [
-            Problem(f"{path}.drop_in", f"{key} {shown(arm.name)} is zero-shot and has no hyperparameters")
+            Problem(f"{path}.drop_in", f"{key} {shown(arm.name)} is {what} and has no hyperparameters")
             for key, arm in (("candidate", candidate), ("reference", reference))
-            if not arm.trains
+            if (what := _untrained(arm)) is not None
         ]
     return problems
 
 
-def _claim(section: ClaimSection, candidate: Arm, reference: Arm, *, several: bool) -> Claim:
+def _untrained(arm: Arm | External) -> str | None:
+    """Why an arm has no hyperparameters; None where it has."""
+    if isinstance(arm, External):
+        return "from elsewhere"
+    return None if arm.trains else "zero-shot"
+
+
+def _claim(section: ClaimSection, candidate: Arm | External, reference: Arm | External, *, several: bool) -> Claim:
     margin = section.margin
     name = section.name or f"{section.candidate}-matches-{section.reference}"
     suffix = ",".join(f"{key}={value}" for key, value in candidate.axes)

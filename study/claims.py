@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 # The margin that the `retain` rule chooses is kept between these, in points (docs: README, "How to read the verdict").
 RETAIN_BOUNDS = (0.5, 1.0)
+# How a claim names a system that the project did not train: `external/NAME`, as `results add-predictions` added it.
+EXTERNAL_PREFIX = "external/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ Margin = FixedMargin | RetainMargin
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`candidate` matches `reference` on every metric within the margin (arm names after expansion).
+    """`candidate` matches `reference` on every metric within the margin: arm names after expansion, or `external/NAME`.
 
     `confidence` is that of the equivalence interval: 0.90 is two one-sided tests at 5%. `drop_in` asks for the
     candidate at the reference's hyperparameters as well.

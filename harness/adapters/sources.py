@@ -1,6 +1,5 @@
 """Dialogues with references, from wherever a study takes them: generated, local files or the Hub."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from study.datasets import SPLITS, DataSpec, GeneratedData, HubData, LocalData, 
 from study.dialogues import generate
 from study.examples import Example
 from study.overlap import drop_overlapping, find_overlaps
+from study.rows import RowError, examples_of, merged, summary_fields
 
-_NUMBERED = re.compile(r"^summary(\d+)$")
-_ID_FIELDS = ("id", "fname")
+__all__ = ["DataError", "Loaded", "distinct", "load", "merged", "read_references", "summary_fields"]
 
 
 class DataError(RuntimeError):
@@ -145,15 +144,10 @@ class _quiet:
 
 
 def _examples(rows: Iterable[Mapping[str, Any]], source: LocalData | HubData, where: str) -> Iterable[Example]:
-    for number, row in enumerate(rows):
-        dialogue = row.get(source.dialogue_field)
-        if not isinstance(dialogue, str) or not dialogue.strip():
-            raise DataError(f"{where}: row {number} has no text in {source.dialogue_field!r} (it has {sorted(row)})")
-        fields = source.summary_fields or summary_fields(row)
-        references = [row[field].strip() for field in fields if isinstance(row.get(field), str) and row[field].strip()]
-        if not references:
-            raise DataError(f"{where}: row {number} has no summary (fields {sorted(row)}): set summary_fields")
-        yield Example(_identity(row, number), _unix(dialogue), tuple(_unix(reference) for reference in references))
+    try:
+        yield from examples_of(rows, source.dialogue_field, source.summary_fields, where)
+    except RowError as error:
+        raise DataError(str(error)) from error
 
 
 def read_references(path: Path) -> list[tuple[str, ...]]:
@@ -165,35 +159,3 @@ def read_references(path: Path) -> list[tuple[str, ...]]:
     source = LocalData((), "dialogue", None)
     rows = _local_rows(Slice(str(path), None, None), path.name)
     return [example.references for example in _examples(rows, source, path.name)]
-
-
-def summary_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The reference columns of a row: `summary`, or `summary1`, `summary2`, … in their order."""
-    if isinstance(row.get("summary"), str):
-        return ("summary",)
-    numbered = [(int(match[1]), key) for key in row if (match := _NUMBERED.match(key))]
-    return tuple(key for _, key in sorted(numbered))
-
-
-def _identity(row: Mapping[str, Any], number: int) -> str:
-    found = [row[field] for field in _ID_FIELDS if isinstance(row.get(field), str | int)]
-    return str(found[0]) if found else f"row-{number}"
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
-
-
-def merged(examples: Sequence[Example]) -> list[Example]:
-    """Examples of equal dialogue as one, with all their references.
-
-    The Hub's DialogSum lists each of its 500 test dialogues three times, once a reference; counted as rows they would
-    make the standard error 1.4 times too small.
-    """
-    by_dialogue: dict[str, list[Example]] = {}
-    for example in examples:
-        by_dialogue.setdefault(example.dialogue, []).append(example)
-    return [
-        Example(group[0].id, dialogue, tuple(reference for item in group for reference in item.references))
-        for dialogue, group in by_dialogue.items()
-    ]

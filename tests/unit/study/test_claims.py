@@ -119,3 +119,48 @@ def test_the_retain_rule_keeps_a_share_of_the_gain_within_its_bounds(
     reference: float, zero_shot: float, points: float
 ) -> None:
     assert RetainMargin(0.95).points(reference, zero_shot) == pytest.approx(points)
+
+
+def test_a_system_from_elsewhere_may_stand_on_either_side() -> None:
+    claims, problems = resolved({"candidate": "lora", "reference": "external/pegasus"}, LORA)
+    assert problems == []
+    assert [(claim.candidate, claim.reference) for claim in claims] == [
+        ("lora@targets=all-linear", "external/pegasus"),
+        ("lora@targets=attention", "external/pegasus"),
+    ]
+    claims, problems = resolved({"candidate": "external/pegasus", "reference": "plain"}, PLAIN)
+    assert problems == []
+    assert [(claim.name, claim.candidate) for claim in claims] == [
+        ("external/pegasus-matches-plain", "external/pegasus")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"reference": "external/a b"},
+            "claims[0].reference 'external/a b': is no name for a system from elsewhere: external/NAME, of letters, "
+            "digits, - and _",
+        ),
+        (
+            {"reference": "extrenal/x"},
+            "claims[0].reference 'extrenal/x': is no arm of this grid: choose from plain; a system from elsewhere is "
+            "external/NAME",
+        ),
+        (
+            {"reference": "external/x", "drop_in": True},
+            "claims[0].drop_in: reference 'external/x' is from elsewhere and has no hyperparameters",
+        ),
+        (
+            {"reference": "external/x", "margin": {"retain": 0.95}},
+            "claims[0].margin: retain needs a reference that this study tunes, and 'external/x' is from elsewhere",
+        ),
+        (
+            {"candidate": "external/x", "reference": "external/x"},
+            "claims[0].reference 'external/x': is the candidate 'external/x' itself",
+        ),
+    ],
+)
+def test_what_a_system_from_elsewhere_cannot_be_asked_for_is_told(section: dict[str, Any], message: str) -> None:
+    assert resolved({"candidate": "plain"} | section, PLAIN)[1] == [message]
