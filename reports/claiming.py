@@ -5,25 +5,47 @@ from dataclasses import dataclass
 
 from reports.evidence import ArmEvidence, Evidence, Hyperparameters
 from reports.scores import Scored, Unscored
-from reports.stats import TOST_CONFIDENCE, Comparison, Retention, compare, holm, require_margin, retention
+from reports.stats import (
+    TOST_CONFIDENCE,
+    BootstrapInterval,
+    Comparison,
+    Retention,
+    compare,
+    crossed_bootstrap,
+    holm,
+    require_margin,
+    retention,
+)
 from reports.verdict import Judgement, Verdict, combine, judge, withhold
 from results.schema import FrozenClaim
+from study.claims import EXTERNAL_PREFIX
 from study.metrics import CLAIMABLE, METRICS
-from study.power import EnoughSeeds, seeds_needed
+from study.power import EnoughSeeds, SeedsNeeded, seeds_needed, tost_power
+from study.problems import choices
 
 # How the freeze marks a claim that the grid did not make at the first freeze.
 _LATE = " (added after the freeze)"
+# Of the bootstrap that cross-checks each interval: enough for two decimals, and the same draws at every report.
+_RESAMPLES = 2000
+_BOOTSTRAP_SEED = 20240611
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """One metric of a claim; `comparison` and both p are None where there is nothing to compare."""
+    """One metric of a claim; all but its judgement is None where there is nothing to compare.
+
+    `bootstrap` is the cross-check of the 90% interval, `power` the probability that this design supports a true
+    difference of 0, and `needed` what it takes for 80% of that, both with the variances that were found.
+    """
 
     metric: str
     comparison: Comparison | None
     judgement: Judgement
     p_tost: float | None
     adjusted_p: float | None
+    bootstrap: BootstrapInterval | None = None
+    power: float | None = None
+    needed: SeedsNeeded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +78,7 @@ class ClaimResult:
     needs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
+    drop_in_run_ids: tuple[str, ...] = ()
 
 
 def judge_claims(evidence: Evidence) -> tuple[ClaimResult, ...]:
@@ -96,14 +119,23 @@ def _obstacle(evidence: Evidence, claim: FrozenClaim) -> str | None:
     for name in (claim.candidate, claim.reference):
         arm = evidence.arm(name)
         if arm is None:
-            return f"{name} is no arm of the grid any more"
+            return _absent(evidence, name)
         if isinstance(arm.test, Unscored):
             return f"{name} {_why(evidence, arm, arm.test)}"
     return None
 
 
+def _absent(evidence: Evidence, name: str) -> str:
+    if not name.startswith(EXTERNAL_PREFIX):
+        return f"{name} is no arm of the grid any more"
+    added = choices(arm.part.name for arm in evidence.external) if evidence.external else "there is none"
+    return f"{name} is no system whose predictions were added (python -m results add-predictions): {added}"
+
+
 def _why(evidence: Evidence, arm: ArmEvidence, test: Unscored) -> str:
     """Why an arm has no scores, what its planned test runs came to, and why any of them were left out."""
+    if arm.external:
+        return test.reason
     counts = ", ".join(f"{count} {status}" for status, count in arm.test_statuses.items())
     mine = {run.run_id for run in arm.test_runs}
     left_out = [item.reason for item in evidence.left_out if mine & set(item.run_ids)]
@@ -144,7 +176,7 @@ def _largest_p(found: Iterable[Comparison | str], margin: float) -> float:
 def _result(
     evidence: Evidence, claim: FrozenClaim, compared: Mapping[str, Comparison | str], adjusted: float | None
 ) -> ClaimResult:
-    metrics = tuple(_metric(metric, found, claim.margin, adjusted) for metric, found in compared.items())
+    metrics = tuple(_metric(evidence, claim, metric, found, adjusted) for metric, found in compared.items())
     arms = [arm for name in (claim.candidate, claim.reference) if (arm := evidence.arm(name)) is not None]
     total = _total(metrics)
     return ClaimResult(
@@ -157,16 +189,64 @@ def _result(
         retention=_retention(evidence, claim),
         exploratory=claim.margin_rule.endswith(_LATE),
         needs=_needs(metrics, claim.margin) if total.verdict is Verdict.INCONCLUSIVE else (),
-        notes=_notes(evidence, claim, arms),
+        notes=(*_notes(evidence, claim, arms), *_cross_checks(metrics, claim.margin)),
         run_ids=tuple(run_id for arm in arms if arm.scored is not None for run_id in arm.scored.run_ids),
+        drop_in_run_ids=_drop_in_runs(evidence, claim),
     )
 
 
-def _metric(metric: str, found: Comparison | str, margin: float, adjusted: float | None) -> MetricResult:
+def _metric(
+    evidence: Evidence, claim: FrozenClaim, metric: str, found: Comparison | str, adjusted: float | None
+) -> MetricResult:
     if isinstance(found, str):
         return MetricResult(metric, None, withhold(found), None, None)
-    judgement = judge(found, margin=margin, adjusted_p=adjusted)
-    return MetricResult(metric, found, judgement, found.p_tost(margin), adjusted)
+    parts, margin = found.components, claim.margin
+    sigmas = {
+        "sigma_seed": parts.sigma_seed,
+        "sigma_residual": parts.sigma_residual,
+        "sigma_item": parts.sigma_item,
+    }
+    return MetricResult(
+        metric,
+        found,
+        judge(found, margin=margin, adjusted_p=adjusted),
+        found.p_tost(margin),
+        adjusted,
+        bootstrap=_bootstrap(evidence, claim, metric),
+        power=tost_power(
+            found.seeds_candidate, found.dialogues, margin, seeds_reference=found.seeds_reference, **sigmas
+        ),
+        needed=seeds_needed(**sigmas, dialogues=found.dialogues, margin=margin),
+    )
+
+
+def _bootstrap(evidence: Evidence, claim: FrozenClaim, metric: str) -> BootstrapInterval | None:
+    arms = [evidence.arm(claim.candidate), evidence.arm(claim.reference)]
+    scored = [arm.scored.scores[metric] for arm in arms if arm is not None and arm.scored is not None]
+    if len(scored) < len(arms):
+        return None
+    return crossed_bootstrap(*scored, resamples=_RESAMPLES, seed=_BOOTSTRAP_SEED, confidence=TOST_CONFIDENCE)
+
+
+def _cross_checks(metrics: Sequence[MetricResult], margin: float) -> list[str]:
+    """What a reader must know where the bootstrap's interval and the one that is judged lie differently."""
+    notes = []
+    for item in metrics:
+        if item.comparison is None or item.bootstrap is None or item.judgement.verdict is Verdict.NO_VERDICT:
+            continue
+        low, high = item.bootstrap.low, item.bootstrap.high
+        if _where(low, high, margin) != _where(*item.comparison.interval(TOST_CONFIDENCE), margin):
+            notes.append(
+                f"{_label(item.metric)}: the bootstrap, a cross-check that does not decide, has the 90% interval "
+                f"[{low:z.2f}, {high:z.2f}], which lies {_where(low, high, margin)} the margin"
+            )
+    return notes
+
+
+def _where(low: float, high: float, margin: float) -> str:
+    if -margin < low and high < margin:
+        return "inside"
+    return "beyond" if high < -margin or low > margin else "across"
 
 
 def _total(metrics: Sequence[MetricResult]) -> Judgement:
@@ -185,19 +265,33 @@ def _label(metric: str) -> str:
 
 
 def _count(arm: ArmEvidence) -> ArmCount:
-    planned = len({run.seed for run in arm.test_runs})
+    # A system from elsewhere has the seeds that were added, and no plan.
+    planned = len({run.seed for run in arm.test_runs}) or len(arm.external)
     return ArmCount(planned, 0 if arm.scored is None else len(arm.scored.seeds), arm.missing_seeds)
 
 
 def _drop_in(evidence: Evidence, claim: FrozenClaim) -> dict[str, Comparison | str]:
+    pair = _drop_in_pair(evidence, claim)
+    return {} if pair is None else {metric: _compare(*pair, metric) for metric in claim.metrics}
+
+
+def _drop_in_runs(evidence: Evidence, claim: FrozenClaim) -> tuple[str, ...]:
+    """The runs of the drop-in comparison, the candidate's first; none where it has no scores."""
+    pair = _drop_in_pair(evidence, claim) or ()
+    scored = [part.run_ids for part in pair if isinstance(part, Scored)]
+    return (*scored[0], *scored[1]) if len(scored) == 2 else ()
+
+
+def _drop_in_pair(evidence: Evidence, claim: FrozenClaim) -> tuple[Scored | Unscored, Scored | Unscored] | None:
+    """The candidate's scores at the reference's hyperparameters, and the reference's; None where nobody asked."""
     candidate, reference = evidence.arm(claim.candidate), evidence.arm(claim.reference)
     if not claim.drop_in or _obstacle(evidence, claim) is not None or candidate is None or reference is None:
-        return {}
+        return None
     if reference.choice is None:
-        return {}
+        return None
     chosen = Hyperparameters(reference.choice.rank, reference.choice.alpha, reference.choice.learning_rate)
-    scored = candidate.drop_in.get(chosen, Unscored("has no completed drop-in run at the reference's hyperparameters"))
-    return {metric: _compare(scored, reference.test, metric) for metric in claim.metrics}
+    missing = Unscored("has no completed drop-in run at the reference's hyperparameters")
+    return candidate.drop_in.get(chosen, missing), reference.test
 
 
 def _retention(evidence: Evidence, claim: FrozenClaim) -> dict[str, Retention]:
@@ -225,17 +319,16 @@ def _needs(metrics: Sequence[MetricResult], margin: float) -> tuple[str, ...]:
     for item in metrics:
         if item.comparison is None or item.judgement.verdict is not Verdict.INCONCLUSIVE:
             continue
-        parts, dialogues = item.comparison.components, item.comparison.dialogues
-        needed = seeds_needed(parts.sigma_seed, parts.sigma_residual, parts.sigma_item, dialogues, margin)
-        if isinstance(needed, EnoughSeeds):
+        dialogues = item.comparison.dialogues
+        if isinstance(item.needed, EnoughSeeds):
             needs.append(
-                f"{_label(item.metric)}: about {needed.advised} seeds an arm on {dialogues} dialogues would show a "
-                f"true match at a margin of {margin:g} (power {100 * needed.power:.0f}%)"
+                f"{_label(item.metric)}: about {item.needed.advised} seeds an arm on {dialogues} dialogues would show "
+                f"a true match at a margin of {margin:g} (power {100 * item.needed.power:.0f}%)"
             )
-        else:
+        elif item.needed is not None:
             needs.append(
                 f"{_label(item.metric)}: no number of seeds is enough on {dialogues} dialogues at a margin of "
-                f"{margin:g}; it takes at least {needed.dialogues} dialogues"
+                f"{margin:g}; it takes at least {item.needed.dialogues} dialogues"
             )
     return tuple(needs)
 
@@ -259,6 +352,10 @@ def _notes(evidence: Evidence, claim: FrozenClaim, arms: Sequence[ArmEvidence]) 
             edges = ", ".join(arm.choice.edges)
             notes.append(f"{arm.part.name}: the chosen hyperparameters lie at the edge of the space ({edges})")
         if arm.scored is not None and arm.missing_seeds:
-            missing = ", ".join(f"{seed} ({status})" for seed, status in arm.missing_seeds.items())
+            missing = ", ".join(f"{seed} ({_unscored(status)})" for seed, status in arm.missing_seeds.items())
             notes.append(f"{arm.part.name}: planned seeds without a score: {missing}")
     return tuple(notes)
+
+
+def _unscored(status: str) -> str:
+    return "completed, but left out" if status == "completed" else status

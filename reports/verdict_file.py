@@ -7,9 +7,10 @@ from typing import Any
 from reports.claiming import ClaimResult, MetricResult
 from reports.evidence import Evidence
 from reports.public_text import public_text
-from reports.stats import Comparison, Retention
+from reports.stats import BootstrapInterval, Comparison, Retention
 from reports.verdict import Verdict
 from results.schema import Record
+from study.power import EnoughSeeds, SeedsNeeded
 
 
 def verdict_json(evidence: Evidence, results: Sequence[ClaimResult]) -> bytes:
@@ -98,7 +99,29 @@ def _metric_json(item: MetricResult) -> dict[str, Any]:
         "p_tost": _rounded(item.p_tost),
         "adjusted_p": _rounded(item.adjusted_p),
         **({} if item.comparison is None else _comparison_json(item.comparison)),
+        "bootstrap": None if item.bootstrap is None else _bootstrap_json(item.bootstrap),
+        "power": _rounded(item.power),
+        "needed": None if item.needed is None else _needed_json(item.needed),
     }
+
+
+def _bootstrap_json(found: BootstrapInterval) -> dict[str, Any]:
+    """The cross-check, with what it takes to draw it again."""
+    return {
+        "confidence": found.confidence,
+        "low": _rounded(found.low),
+        "high": _rounded(found.high),
+        "standard_error": _rounded(found.standard_error),
+        "resamples": found.resamples,
+        "seed": found.seed,
+    }
+
+
+def _needed_json(needed: SeedsNeeded) -> dict[str, Any]:
+    """What 80% power takes: so many seeds an arm, or more dialogues, without which no number of seeds is enough."""
+    if isinstance(needed, EnoughSeeds):
+        return {"seeds": needed.advised, "power": _rounded(needed.power), "dialogues": None}
+    return {"seeds": None, "power": None, "dialogues": needed.dialogues}
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def summary(evidence: Evidence, results: Sequence[ClaimResult]) -> tuple[str, ..
         lines.append(NO_SCORES)
         lines += [f"  {arm.part.name}: {_memory_and_time(arm)}" for arm in evidence.arms]
     else:
-        lines += [f"  {arm.part.name}: {_scores(arm)}" for arm in evidence.arms]
+        lines += [f"  {arm.part.name}: {_scores(arm)}" for arm in (*evidence.arms, *evidence.external)]
         lines += _floors(evidence)
     lines += [f"  left out: {len(item.run_ids)} runs: {public_text(item.reason)}" for item in evidence.left_out]
     return tuple(one_line(line) for line in lines)

@@ -121,17 +121,18 @@ def tost_power(  # noqa: PLR0913 - a design and its three components, by name
     sigma_seed: float,
     sigma_residual: float,
     sigma_item: float,
+    seeds_reference: int | None = None,
     true_difference: float = 0.0,
     alpha: float = 0.05,
 ) -> float:
     """The probability that the 1 - 2 alpha interval of `reports.stats.compare` lies inside ±margin points.
 
-    `seeds` is the number an arm, equal in both. The difference is normal with the variance V above. Its interval
-    follows from three independent mean squares (dialogues, either arm's seeds), each its expectation times a chi-square
-    over its degrees of freedom: the probability is integrated over a lattice of their quantiles, with V and
-    Satterthwaite's degrees of freedom as `compare` would estimate them at each point. Putting the expected values in
-    instead is up to 0.08 too hopeful at 3 seeds; this is within 0.01 of simulation from 3 seeds up. Same arguments,
-    same result: nothing is drawn at random.
+    `seeds` is the number an arm, equal in both unless `seeds_reference` says otherwise. The difference is normal with
+    the variance V above. Its interval follows from three independent mean squares (dialogues, either arm's seeds),
+    each its expectation times a chi-square over its degrees of freedom: the probability is integrated over a lattice
+    of their quantiles, with V and Satterthwaite's degrees of freedom as `compare` would estimate them at each point.
+    Putting the expected values in instead is up to 0.08 too hopeful at 3 seeds; this is within 0.01 of simulation
+    from 3 seeds up. Same arguments, same result: nothing is drawn at random.
 
     Raises:
         ValueError: fewer than 2 seeds or dialogues, a negative or non-finite deviation, a margin that is not above 0,
@@ -139,26 +140,29 @@ def tost_power(  # noqa: PLR0913 - a design and its three components, by name
     """
     _check_components(sigma_seed, sigma_residual, sigma_item)
     _check_design(dialogues, margin)
-    if seeds < 2:
-        raise ValueError(f"seeds {seeds}: an arm needs at least 2 for an interval")
+    counts = (seeds, seeds if seeds_reference is None else seeds_reference)
+    if min(counts) < 2:
+        raise ValueError(f"seeds {min(counts)}: an arm needs at least 2 for an interval")
     if not math.isfinite(true_difference):
         raise ValueError(f"true_difference {true_difference} must be finite")
     if not 0.0 < alpha < 0.5:
         raise ValueError(f"alpha {alpha} must lie between 0 and 0.5")
 
-    residual = sigma_residual**2 / (seeds * dialogues)
-    item = sigma_item**2 / dialogues + 2.0 * residual
-    seed = sigma_seed**2 / seeds + residual
-    variance = item + 2.0 * seed - 2.0 * residual
+    # Each mean square's expectation; the residual stands in the dialogues' and once more in either arm's.
+    residual = sum(sigma_residual**2 / (count * dialogues) for count in counts)
+    item = sigma_item**2 / dialogues + residual
+    of_arms = [(sigma_seed**2 + sigma_residual**2 / dialogues) / count for count in counts]
+    variance = item + sum(of_arms) - residual
     if variance == 0.0:
         return 1.0 if abs(true_difference) < margin else 0.0
 
-    dofs = np.array([dialogues - 1, seeds - 1, seeds - 1], dtype=np.float64)
+    dofs = np.array([dialogues - 1, *(count - 1 for count in counts)], dtype=np.float64)
     upper_tails = (0.5 + np.arange(1, _POINTS + 1)[:, np.newaxis] * _STEPS) % 1.0
-    items, *of_seeds = (np.array([item, seed, seed]) * special.chdtri(dofs, upper_tails) / dofs).T
+    items, *of_seeds = (np.array([item, *of_arms]) * special.chdtri(dofs, upper_tails) / dofs).T
     total = items + of_seeds[0] + of_seeds[1]
-    estimated = np.maximum(total - 2.0 * residual, np.maximum(items, total - items))
-    dof = 1.0 / ((items / total) ** 2 / dofs[0] + ((of_seeds[0] / total) ** 2 + (of_seeds[1] / total) ** 2) / dofs[1])
+    estimated = np.maximum(total - residual, np.maximum(items, total - items))
+    shares = np.array([items, *of_seeds]) / total
+    dof = 1.0 / (shares**2 / dofs[:, np.newaxis]).sum(axis=0)
     half_width = special.stdtrit(dof, 1.0 - alpha) * np.sqrt(estimated)
     error = math.sqrt(variance)
     below = special.ndtr((margin - half_width - true_difference) / error)

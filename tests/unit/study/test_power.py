@@ -58,6 +58,32 @@ def test_the_power_agrees_with_simulated_studies(
     assert planned == pytest.approx(supported / studies, abs=0.04)
 
 
+@pytest.mark.parametrize("seeds", [(3, 6), (6, 3), (10, 3)])
+def test_the_power_of_unequal_seeds_agrees_with_simulated_studies(seeds: tuple[int, int]) -> None:
+    generator = np.random.default_rng(2025)
+    studies = 1200
+    supported = 0
+    for _ in range(studies):
+        candidate, reference = (
+            generator.normal(0.0, 1.0, (count, 1)) + generator.normal(0.0, 5.3, (count, 100)) for count in seeds
+        )
+        supported += compare(candidate + generator.normal(0.0, 5.0, 100), reference).p_tost(2.5) < 0.05
+
+    assert unequal(*seeds, margin=2.5) == pytest.approx(supported / studies, abs=0.04)
+
+
+def unequal(candidate: int, reference: int | None, *, margin: float) -> float:
+    return tost_power(
+        candidate, 100, margin, seeds_reference=reference, sigma_seed=1.0, sigma_residual=5.3, sigma_item=5.0
+    )
+
+
+def test_equal_seeds_may_be_told_once_or_twice() -> None:
+    assert unequal(5, 5, margin=2.0) == unequal(5, None, margin=2.0)
+    with pytest.raises(ValueError, match="seeds 1"):
+        unequal(5, 1, margin=2.0)
+
+
 def test_the_power_is_the_normal_one_where_seeds_and_dialogues_abound() -> None:
     # With V known, 2 Φ(Δ/SE - 1.645) - 1; at Δ = 2.93 SE that is the 80% behind the formula.
     error = math.sqrt(5.0**2 / 1e6 + 2 * 1.0**2 / 1e5)
