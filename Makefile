@@ -17,7 +17,7 @@ PY := .venv/bin/python
 READY := .venv/.installed
 endif
 
-.PHONY: help setup study report reference test test-gpu golden check fix clean distclean
+.PHONY: help setup study report paper reference test test-gpu golden check fix clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,17 @@ study: $(READY) ## run a study and report it (GRID=quickstart.yaml)
 
 report: $(READY) ## tables, figures and verdict of a study again (STUDY=quickstart)
 	$(PY) -m reports $(STUDY) $(ARGS)
+
+# Twice, for the references; in a folder that is not the report's, whose files are its own.
+paper: report ## the example paper on a study, with pdflatex (STUDY=quickstart)
+	@command -v pdflatex > /dev/null || { echo "pdflatex is needed (on Debian: texlive-latex-extra texlive-science)" >&2; exit 1; }
+	@build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
+	for pass in 1 2; do \
+	  pdflatex -interaction=nonstopmode -halt-on-error -no-shell-escape -output-directory "$$build" \
+	    '\def\report{reports/out/$(STUDY)}\input{reports/paper/paper.tex}' > "$$build/said" || { tail -n 30 "$$build/said" >&2; exit 1; }; \
+	done; \
+	cp "$$build/paper.pdf" reports/out/$(STUDY)/paper.pdf; \
+	echo "paper: reports/out/$(STUDY)/paper.pdf"
 
 reference: $(READY) ## the tables of the published reference studies again, beside their records
 	for study in results/data/reference-*/; do \

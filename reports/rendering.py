@@ -1,10 +1,9 @@
-"""A table as CSV, Markdown and LaTeX. Text in it comes from outside: each form escapes what its readers act on."""
+"""A table as CSV and Markdown. Text in it comes from outside: each form escapes what its readers act on."""
 
 import csv
 import io
 
-from reports.latex import latex, latex_number
-from reports.tables import MISSING, Cell, Column, Table
+from reports.tables import MISSING, Table
 from study.problems import one_line
 
 # How a spreadsheet recognises a formula (OWASP, "CSV Injection"), the full-width forms of these signs included.
@@ -48,27 +47,9 @@ def as_markdown(table: Table) -> str:
 
 
 def _markdown_row(texts: list[str]) -> str:
-    return "| " + " | ".join(one_line(text).translate(_MARKDOWN) for text in texts) + " |"
+    return "| " + " | ".join(markdown_text(text) for text in texts) + " |"
 
 
-def as_latex(table: Table) -> str:
-    """The table for a paper: booktabs, every text escaped."""
-    align = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{{align}}}",
-        "\\toprule",
-        " & ".join(latex(column.title) for column in table.columns) + " \\\\",
-        "\\midrule",
-        *(
-            " & ".join(_latex_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)) + " \\\\"
-            for row in table.rows
-        ),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_cell(cell: Cell, column: Column) -> str:
-    return latex_number(cell.text) if column.numeric else latex(cell.text)
+def markdown_text(text: str) -> str:
+    """Text from outside on one line, with every sign that Markdown would act on written out."""
+    return one_line(text).translate(_MARKDOWN)
