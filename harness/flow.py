@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.adapters.sources import Loaded
-from harness.adapters.tuning import ArmTuner, Seen
+from harness.adapters.tuning import EVALUATOR, ArmTuner, Seen, importances
 from harness.conductor import Conductor
 from harness.floors import floors
 from harness.freezing import Candidate, Trials, arm_parts, choose, freeze, margin_rule, ranked
@@ -14,7 +14,7 @@ from harness.scores import Rouge
 from harness.specs import Specs
 from harness.view import View
 from results.layout import StudyFolder
-from results.schema import ALWAYS_AGAIN, Choice, Frozen, Plan, PlannedRun, Record
+from results.schema import ALWAYS_AGAIN, Choice, Frozen, Importances, Plan, PlannedRun, Record
 from results.store import read_frozen, read_plan, read_records, write_atomically, write_frozen, write_plan
 from study.arms import Arm
 from study.examples import Example
@@ -209,6 +209,7 @@ class Study:
             baselines={spec.arm.name: self.last[spec.run_id] for spec in baselines if spec.run_id in self.last},
             run_ids=frozenset(spec.run_id for spec in before),
             hashes=self.specs.hashes(),
+            importances=[self._importances(found) for found in trials.values()],
         )
         frozen = freeze(self.grid, seen, earlier)
         if frozen != earlier:
@@ -224,6 +225,18 @@ class Study:
     def _choice(self, found: "_Trials") -> Choice | None:
         candidates = [self._candidate(chosen, [spec]) for chosen, spec in found.trials]
         return choose(self.grid, found.arm.name, [item for item in candidates if item.records], found.reselected)
+
+    def _importances(self, found: "_Trials") -> Importances:
+        seen = [Seen(chosen, self._value(spec)) for chosen, spec in found.trials]
+        maximise = METRICS[self.grid.tune.select_by].better == "higher"
+        told = importances(self.grid.space_of(found.arm), seen, maximise=maximise)
+        return Importances(
+            arm=found.arm.name,
+            evaluator=EVALUATOR,
+            trials=sum(trial.value is not None for trial in seen),
+            shares={} if isinstance(told, str) else told,
+            reason=told if isinstance(told, str) else None,
+        )
 
     def _scores_of(self, choice: Choice) -> Mapping[str, float]:
         record = self.last.get(choice.run_id or "")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from results.schema import ArmPart, Choice, Frozen, FrozenClaim, ModelPart, Record
+from results.schema import ArmPart, Choice, Frozen, FrozenClaim, Importances, ModelPart, Record
 from study.claims import Claim, FixedMargin
 from study.grid import Grid
 from study.metrics import METRICS
@@ -104,13 +104,15 @@ def margin_rule(claim: Claim) -> str:
 @dataclass(frozen=True, slots=True)
 class Trials:
     """What the freeze looks at: a choice for each arm with its validation scores, the validation record of each
-    zero-shot arm, the ids of all runs before the freeze, and the digests of the data."""
+    zero-shot arm, the ids of all runs before the freeze, the digests of the data, and what each hyperparameter
+    mattered to each arm."""
 
     choices: Sequence[Choice]
     scores: Mapping[str, Mapping[str, float]]
     baselines: Mapping[str, Record]
     run_ids: frozenset[str]
     hashes: dict[str, str]
+    importances: Sequence[Importances] = ()
 
 
 def freeze(grid: Grid, trials: Trials, earlier: Frozen | None) -> Frozen:
@@ -122,6 +124,8 @@ def freeze(grid: Grid, trials: Trials, earlier: Frozen | None) -> Frozen:
     # A choice made among runs that the grid no longer asks for (other training settings, say) does not hold either.
     known = (*trials.run_ids, None)
     kept = {choice.arm: choice for choice in earlier.choices if choice.run_id in known} if earlier else {}
+    # They belong to a choice, and stay as long as it does: another version of a library may give another last digit.
+    kept_importances = {item.arm: item for item in earlier.importances if item.arm in kept} if earlier else {}
     kept_claims = {claim.name: claim for claim in earlier.claims} if earlier else {}
     late = " (added after the freeze)" if earlier is not None else ""
     claims = [kept_claims.get(claim.name) or _frozen_claim(grid, claim, trials, late) for claim in grid.claims]
@@ -137,6 +141,7 @@ def freeze(grid: Grid, trials: Trials, earlier: Frozen | None) -> Frozen:
         data=trials.hashes,
         prompt_hash=prompt_hash,
         frozen_at=datetime.now(UTC).isoformat(timespec="seconds") if earlier is None else earlier.frozen_at,
+        importances=tuple(kept_importances.get(item.arm, item) for item in trials.importances),
     )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from reports.claiming import ClaimResult
+from reports.decomposition import FEWEST
 from reports.evidence import ArmEvidence, Evidence
 from reports.public_text import public_text
 from reports.stats import single_arm_interval
@@ -52,7 +53,8 @@ def _quoted(text: object) -> str:
 
 def _score(arm: ArmEvidence, metric: str) -> tuple[float, float] | None:
     """Mean and half the width of the 95% interval on the test split, in points."""
-    if arm.scored is None:
+    # One dialogue has a score, and no interval.
+    if arm.scored is None or len(arm.scored.example_ids) < FEWEST:
         return None
     interval = single_arm_interval(arm.scored.scores[metric], confidence=0.95)
     return interval.mean, (interval.high - interval.low) / 2

@@ -3,16 +3,14 @@
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from reports.drawing import DPI, SETTINGS, as_files
+from reports.drawing_style import DPI, PAGE, SETTINGS, as_files, canvas_of, settle
 from reports.figures import Bar, MemoryBars
 from study.problems import shortened_within
 
-# Inches: both columns of a paper, a row an arm, and what the axis and the legend take.
-_WIDTH, _ROW, _FRAME = 7.0, 0.19, 0.95
+# Inches: a row an arm, and what the axis and the legend take.
+_ROW, _FRAME = 0.19, 0.95
 # Height of a bar, as a share of its row.
 _THICK = 0.72
 _SIZE = 7.0
@@ -36,9 +34,8 @@ _INK = "0.15"
 
 def draw_bars(figure: MemoryBars) -> dict[str, bytes]:
     """The figure as PDF, PNG and SVG, as high as its arms need: the same value gives the same bytes."""
-    with mpl.rc_context(SETTINGS | {"hatch.linewidth": 0.4}), sns.axes_style("ticks"):
-        canvas = Figure(figsize=(_WIDTH, _FRAME + _ROW * len(figure.bars)), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(canvas)
+    with mpl.rc_context(SETTINGS), sns.axes_style("ticks"):
+        canvas = canvas_of(PAGE, _FRAME + _ROW * len(figure.bars))
         axis = canvas.subplots()
         for row, bar in enumerate(figure.bars):
             _row(axis, row, bar)
@@ -47,14 +44,27 @@ def draw_bars(figure: MemoryBars) -> dict[str, bytes]:
         axis.tick_params(axis="y", length=0)
         # The first arm on top, and no empty row at either end.
         axis.set_ylim(len(names) - 0.4, -0.6)
-        # Room for what stands to the right of the longest bar.
-        axis.set_xlim(0, 1.22 * max((_reach(bar) for bar in figure.bars), default=0.0) or 1.0)
+        axis.set_xlim(0, 1.05 * max((_reach(bar) for bar in figure.bars), default=0.0) or 1.0)
         axis.set_xlabel(figure.label)
         sns.despine(ax=axis)
         handles = _handles(figure)
         if handles:
             canvas.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=_SIZE)
+        settle(canvas)
+        _make_room(axis, figure)
         return as_files(canvas)
+
+
+def _make_room(axis: Axes, figure: MemoryBars) -> None:
+    """Ends the axis where what stands to the right of every bar has room."""
+    plot = axis.get_window_extent().width
+    ends = [axis.get_xlim()[1]]
+    for bar, text in zip(figure.bars, axis.texts, strict=True):
+        # Eight points: what the text is off its bar, and as much behind it.
+        beside = text.get_window_extent().width + 8 * DPI / 72
+        if beside < plot:
+            ends.append(_reach(bar) * plot / (plot - beside))
+    axis.set_xlim(0, max(ends))
 
 
 def _reach(bar: Bar) -> float:
@@ -80,7 +90,7 @@ def _row(axis: Axes, row: int, bar: Bar) -> None:
         linestyle=":" if bar.kind == "did not fit" else "-",
         zorder=3,
     )
-    axis.annotate(
+    said = axis.annotate(
         _said(bar),
         (_reach(bar), row),
         xytext=(4, 0),
@@ -88,6 +98,8 @@ def _row(axis: Axes, row: int, bar: Bar) -> None:
         va="center",
         fontsize=_SIZE,
     )
+    # The axis makes room for it, not the layout.
+    said.set_in_layout(False)
 
 
 def _said(bar: Bar) -> str:

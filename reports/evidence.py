@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from reports.comparability import LeftOut, largest_group, machine
+from reports.elsewhere import scored, systems
 from reports.public_text import public_text
 from reports.scores import Scored, ScoreReader, Unscored
+from results.external import ExternalRun, read_externals
 from results.layout import StudyFolder
 from results.schema import ArmPart, Choice, Frozen, MemoryPart, ModelPart, Plan, PlannedRun, Record
 from results.store import read_frozen, read_plan, read_records
@@ -42,7 +44,8 @@ class ArmEvidence:
     """Everything seen of one arm.
 
     `runs` are its completed and comparable test runs (tuned, or zero-shot); `planned` every planned run and `recorded`
-    the last record of each, by run id. `test` and `drop_in` are the score matrices of the test split.
+    the last record of each, by run id. `test` and `drop_in` are the score matrices of the test split. A system from
+    elsewhere has neither runs nor memory: it has `external`, what it wrote, a member a seed.
     """
 
     part: ArmPart
@@ -53,6 +56,12 @@ class ArmEvidence:
     memory: Memory | None
     test: Scored | Unscored
     drop_in: Mapping[Hyperparameters, Scored | Unscored]
+    external: tuple[ExternalRun, ...] = ()
+
+    @property
+    def label(self) -> str | None:
+        """What was said of a system from elsewhere when it was added; None where nothing was."""
+        return next((public_text(run.label) for run in self.external if run.label is not None), None)
 
     @property
     def trains(self) -> bool:
@@ -146,10 +155,14 @@ class Evidence:
     comparable: tuple[Record, ...]
     left_out: tuple[LeftOut, ...]
     damaged: tuple[str, ...]
+    # The completed validation runs that may stand beside each other.
+    validation: tuple[Record, ...] = ()
+    # Systems that this project did not train, named `external/NAME`: they have scores and nothing else.
+    external: tuple[ArmEvidence, ...] = ()
 
     def arm(self, name: str | None) -> ArmEvidence | None:
-        """The arm of that name."""
-        return next((arm for arm in self.arms if arm.part.name == name), None)
+        """The arm of that name, or the system from elsewhere."""
+        return next((arm for arm in (*self.arms, *self.external) if arm.part.name == name), None)
 
     @property
     def description(self) -> str:
@@ -220,9 +233,14 @@ def gather(folder: StudyFolder) -> Evidence:
     left_out = [LeftOut("the grid no longer asks for them", stale)] if stale else []
     tests = [record for record in last.values() if record.status == "completed" and record.split == "test"]
     comparable, others = largest_group(tests)
+    tried = [record for record in last.values() if record.status == "completed" and record.split == "validation"]
+    validation, others_tried = largest_group(tried)
+    other_trials = [LeftOut(f"validation runs {item.reason}", item.run_ids) for item in others_tried]
     reader = ScoreReader(folder)
     gatherer = _Gatherer(plan, frozen, comparable, last, reader)
     arms = tuple(gatherer.arm(part) for part in plan.arms)
+    externals = read_externals(folder)
+    external, strangers = _external(externals.runs, comparable[0].data.evaluated_hash if comparable else plan.floors_of)
     return Evidence(
         study=folder.root.name,
         plan=plan,
@@ -230,9 +248,29 @@ def gather(folder: StudyFolder) -> Evidence:
         arms=arms,
         last=last,
         comparable=tuple(comparable),
-        left_out=(*left_out, *others, *reader.left_out),
-        damaged=tuple(public_text(f"line {damage.line}: {damage.reason}") for damage in records.damaged),
+        left_out=(*left_out, *others, *other_trials, *reader.left_out, *strangers),
+        damaged=(
+            *(public_text(f"line {damage.line}: {damage.reason}") for damage in records.damaged),
+            *map(public_text, externals.faults),
+        ),
+        validation=tuple(validation),
+        external=external,
     )
+
+
+def _external(runs: Sequence[ExternalRun], test_hash: str) -> tuple[tuple[ArmEvidence, ...], list[LeftOut]]:
+    """What is known of each system from elsewhere, and those that were scored on other dialogues than the runs."""
+    found: list[ArmEvidence] = []
+    strangers: list[str] = []
+    for name, seeds in systems(runs):
+        test, others = scored(seeds, test_hash)
+        strangers += others
+        part = ArmPart(
+            name=name, family=name, precision="", method="external", double_quant=None, targets=(), zero_shot=None
+        )
+        found.append(ArmEvidence(part, None, (), (), {}, None, test, {}, seeds))
+    reason = "systems from elsewhere whose predictions are of other dialogues than the runs"
+    return tuple(found), [LeftOut(reason, tuple(strangers))] if strangers else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Literal
 
+from reports.decomposition import FEWEST
 from reports.evidence import ArmEvidence, Evidence, peak_bytes
 from reports.measured_tables import PARTS, phase_memory
 from reports.stats import single_arm_interval
@@ -42,21 +43,37 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPanel:
-    """Memory against one metric; floors are (name, score in points)."""
+    """Memory against one metric; floors are systems without memory as (name, score in points)."""
 
     metric: str
     points: tuple[Point, ...]
     floors: tuple[tuple[str, float], ...]
 
+    @property
+    def front(self) -> tuple[tuple[float, float], ...]:
+        """(memory, score) of the trained arms that no other one beats, least memory first."""
+        return pareto_front([(point.memory, point.score) for point in self.points if point.kind == "trained"])
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryFigure:
-    """The numbers of the figure, one panel a metric. `did_not_fit` are arms without a score for want of memory."""
+    """The numbers of the figure, one panel a metric. `did_not_fit` are arms without a score for want of memory; `arms`
+    are all that train, in the plan's order."""
 
     memory_label: str
     panels: tuple[MemoryPanel, ...]
     did_not_fit: tuple[str, ...]
     caption: str
+    arms: tuple[str, ...] = ()
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Of (cost, score) pairs those that no other beats, cheapest first: less cost is better, and a higher score is."""
+    front: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or score > front[-1][1]:
+            front.append((cost, score))
+    return tuple(front)
 
 
 def memory_figure(evidence: Evidence, metrics: tuple[str, ...] = ("rouge1", "rougeL")) -> MemoryFigure:
@@ -66,20 +83,35 @@ def memory_figure(evidence: Evidence, metrics: tuple[str, ...] = ("rouge1", "rou
         MemoryPanel(
             metric=metric,
             points=tuple(point for arm in evidence.arms if (point := _point(arm, metric)) is not None),
-            floors=tuple(
-                (one_line(name), scores[metric])
-                for name, scores in evidence.plan.floors.items()
-                if name != _CEILING and metric in scores
-            ),
+            floors=(*_floors(evidence, metric), *_elsewhere(evidence, metric)),
         )
         for metric in metrics
     )
     unfit = tuple(one_line(arm.part.name) for arm in evidence.arms if arm.did_not_fit)
-    return MemoryFigure(label, panels, unfit, _caption(evidence, label, metrics, unfit))
+    arms = tuple(one_line(arm.part.name) for arm in evidence.arms if arm.trains)
+    return MemoryFigure(label, panels, unfit, _caption(evidence, label, metrics, unfit, panels), arms)
+
+
+def _floors(evidence: Evidence, metric: str) -> list[tuple[str, float]]:
+    return [
+        (one_line(name), scores[metric])
+        for name, scores in evidence.plan.floors.items()
+        if name != _CEILING and metric in scores
+    ]
+
+
+def _elsewhere(evidence: Evidence, metric: str) -> list[tuple[str, float]]:
+    """Systems that were not trained here: they have a score, and no memory that could be told."""
+    return [
+        (one_line(arm.part.name), float(arm.scored.scores[metric].mean()))
+        for arm in evidence.external
+        if arm.scored is not None
+    ]
 
 
 def _point(arm: ArmEvidence, metric: str) -> Point | None:
-    if arm.memory is None or arm.scored is None:
+    # One dialogue has a score, and no interval.
+    if arm.memory is None or arm.scored is None or len(arm.scored.example_ids) < FEWEST:
         return None
     interval = single_arm_interval(arm.scored.scores[metric], confidence=0.95)
     return Point(
@@ -96,15 +128,29 @@ def _point(arm: ArmEvidence, metric: str) -> Point | None:
     )
 
 
-def _caption(evidence: Evidence, label: str, metrics: tuple[str, ...], unfit: tuple[str, ...]) -> str:
+def _caption(
+    evidence: Evidence,
+    label: str,
+    metrics: tuple[str, ...],
+    unfit: tuple[str, ...],
+    panels: Sequence[MemoryPanel],
+) -> str:
     scores = " and ".join(METRICS[metric].label for metric in metrics)
     caption = (
         f"{label[0].upper()}{label[1:]}, against {scores} on the test split ({evidence.description}). "
         "Filled markers are trained arms, at the peak of training; hollow ones are models without training, at the "
         "peak of evaluation. Vertical bars are 95% intervals over seeds and dialogues, horizontal ones the range of "
         "memory over seeds. The intervals of two arms share their dialogues: whether they overlap says nothing about "
-        "the arms' difference, which the verdict gives. Dotted lines are systems that learn nothing."
+        "the arms' difference, which the verdict gives. Dotted lines are systems that learn nothing"
     )
+    if any(arm.scored is not None for arm in evidence.external):
+        caption += ", or were not trained here and have no measured memory"
+    caption += "."
+    if any(panel.front for panel in panels):
+        caption += (
+            " The thin step line is the Pareto front of the trained arms, by these estimates: no other arm needs less "
+            "memory and scores as high."
+        )
     return caption + (f" Did not fit in memory: {', '.join(unfit)}." if unfit else "")
 
 

@@ -216,7 +216,7 @@ def cost_table(evidence: Evidence) -> Table:
         caption += " Tokens are those trained on, without padding."
     if any(record.energy or record.energy_j is not None for record in counted):
         caption += " Energy is what the whole device drew: while training, by tokens, and in all phases of a run."
-    if any(_process_peak(record) is not None for record in counted):
+    if any(process_peak(record) is not None for record in counted):
         caption += " Process memory is the highest peak of any phase, as the driver counts it."
     rows = tuple(_cost_row(arm) for arm in evidence.arms)
     return Table("cost", caption + shared_remark(counted), columns, rows).without_empty_columns()
@@ -224,12 +224,12 @@ def cost_table(evidence: Evidence) -> Table:
 
 def _cost_row(arm: ArmEvidence) -> tuple[Cell, ...]:
     records = arm.fresh_runs
-    process = median_cell(records, lambda record: gib(_process_peak(record)), ".3f")
+    process = median_cell(records, lambda record: gib(process_peak(record)), ".3f")
     return (
         Cell(arm.part.name),
         *(median_cell(records, _seconds_of(phase), ".1f") for phase in PHASES),
-        median_cell(records, _tokens_a_second, ",.0f"),
-        median_cell(records, _joules_a_thousand, ".2f"),
+        median_cell(records, tokens_a_second, ",.0f"),
+        median_cell(records, joules_a_thousand, ".2f"),
         median_cell(records, lambda record: None if record.energy_j is None else record.energy_j / 1000, ".2f"),
         process if process.text != MISSING else unfit_cell(arm),
         number(len(records) or None, "d", tuple(record.run_id for record in records)),
@@ -240,17 +240,20 @@ def _seconds_of(phase: Phase) -> Callable[[Record], float | None]:
     return lambda record: dict(record.seconds).get(phase)
 
 
-def _tokens_a_second(record: Record) -> float | None:
+def tokens_a_second(record: Record) -> float | None:
+    """Real tokens trained on in a second; None where a run does not tell both."""
     trained, seconds = record.tokens.trained, record.seconds.train
     return trained / seconds if trained is not None and seconds else None
 
 
-def _joules_a_thousand(record: Record) -> float | None:
+def joules_a_thousand(record: Record) -> float | None:
+    """Joules that the device drew while training, for each 1,000 real tokens; None where a run does not tell both."""
     drawn, trained = record.energy.get("train"), record.tokens.trained
     return 1000 * drawn.joules / trained if drawn is not None and trained else None
 
 
-def _process_peak(record: Record) -> int | None:
+def process_peak(record: Record) -> int | None:
+    """The highest peak of the process in any phase, as the driver counts it, in bytes; None where nothing could."""
     parts = (phase_memory(record, phase) for phase in PHASES)
     return max(
         (part.process_bytes for part in parts if part is not None and part.process_bytes is not None), default=None

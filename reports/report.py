@@ -1,20 +1,21 @@
 """From a study's records to the files of its report. Same records, same bytes."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reports.claiming import ClaimResult, judge_claims
-from reports.drawing import FORMATS, draw
-from reports.drawing_memory import draw_bars
 from reports.evidence import Evidence, NoStudy, gather
-from reports.figures import memory_bars, memory_figure
+from reports.gallery import FILES, drawn
+from reports.latex_table import as_latex
 from reports.measured_tables import breakdown_table, cost_table, memory_table
-from reports.numbers import numbers_tex
+from reports.numbers import numbers_file, trouble
 from reports.page import PageFigure, page
-from reports.rendering import as_csv, as_latex, as_markdown
+from reports.page_predictions import read_reading
+from reports.rendering import as_csv, as_markdown
 from reports.run_tables import forecast_table, repeats_table
+from reports.study_tables import STUDY_TABLES, study_tables
 from reports.tables import Table, main_table, trials_table, verdict_table
 from reports.verdict_file import verdict_json
 from reports.wording import summary
@@ -29,10 +30,13 @@ _TABLE_KINDS = ("csv", "md", "tex")
 _OPTIONAL = (
     *(
         f"tables/{name}.{kind}"
-        for name in ("memory", "breakdown", "forecast", "cost", "repeats")
+        for name in (
+            *("memory", "breakdown", "forecast", "cost", "repeats"),
+            *STUDY_TABLES,
+        )
         for kind in _TABLE_KINDS
     ),
-    *(f"figures/{name}.{kind}" for name in ("memory_vs_rouge", "memory_by_arm") for kind in (*FORMATS, "txt")),
+    *FILES,
 )
 
 
@@ -61,27 +65,31 @@ def write_report(results: Path, study: str, out: Path) -> Report:
     evidence = gather(folder)
     claims = judge_claims(evidence)
     target = out / study
-    files = {target / name: data for name, data in _files(evidence, claims).items()}
+    files = {target / name: data for name, data in _files(evidence, claims, folder).items()}
     for path, data in files.items():
         write_atomically(path, data)
     _remove_outdated(target, files)
-    return Report(target, target / "index.html", tuple(files), summary(evidence, claims))
+    told = trouble(files[target / "numbers.tex"])
+    said = (*summary(evidence, claims), *([f"  note: {told}"] if told is not None else []))
+    return Report(target, target / "index.html", tuple(files), said)
 
 
-def _files(evidence: Evidence, claims: Sequence[ClaimResult]) -> dict[str, bytes]:
+def _files(evidence: Evidence, claims: Sequence[ClaimResult], folder: StudyFolder) -> dict[str, bytes]:
     """Every file of the report by its name inside the report's folder; the page last, when what it shows is there."""
     main, verdicts, trials = main_table(evidence), verdict_table(claims), trials_table(evidence)
-    measured = _measured(evidence)
+    measured = [*study_tables(evidence, claims), *_measured(evidence)]
     files: dict[str, bytes] = {"verdict.json": verdict_json(evidence, claims)}
     for table in (main, verdicts, trials, *measured):
         files |= _table_files(table)
     figures: list[PageFigure] = []
-    for name, title, drawn, caption in _figures(evidence):
-        files |= {f"figures/{name}.{kind}": data for kind, data in drawn.items()}
-        files[f"figures/{name}.txt"] = (caption + "\n").encode()
-        figures.append(PageFigure(title, _inner_svg(drawn["svg"]), caption))
-    files["numbers.tex"] = numbers_tex(main, verdicts, measured).encode()
-    files["index.html"] = page(evidence, claims, (main, verdicts, *measured, trials), figures).encode()
+    for figure in drawn(evidence, claims):
+        caption = figure.value.caption
+        files |= {f"figures/{figure.name}.{kind}": data for kind, data in figure.files.items()}
+        files[f"figures/{figure.name}.txt"] = (caption + "\n").encode()
+        figures.append(PageFigure(figure.title, _inner_svg(figure.files["svg"]), caption))
+    files["numbers.tex"] = numbers_file((main, verdicts, *measured), claims, evidence)
+    reading = read_reading(folder, evidence, claims)
+    files["index.html"] = page(evidence, claims, (main, verdicts, *measured, trials), figures, reading).encode()
     return files
 
 
@@ -95,16 +103,6 @@ def _measured(evidence: Evidence) -> list[Table]:
         repeats_table(evidence),
     )
     return [table for table in tables if table.rows]
-
-
-def _figures(evidence: Evidence) -> Iterator[tuple[str, str, dict[str, bytes], str]]:
-    """Each figure: the name of its files, its title, the files, its caption. Random weights have no score to draw."""
-    if not evidence.random_weights:
-        scatter = memory_figure(evidence)
-        yield "memory_vs_rouge", "Memory against ROUGE", draw(scatter), scatter.caption
-    bars = memory_bars(evidence)
-    if bars is not None:
-        yield "memory_by_arm", "Memory by arm", draw_bars(bars), bars.caption
 
 
 def _inner_svg(data: bytes) -> str:

@@ -117,6 +117,20 @@ def _forecast_caption(records: Sequence[Record]) -> str:
     return " ".join(said) + shared_remark(records)
 
 
+def forecast_errors(evidence: Evidence) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """The median absolute difference of forecast and measured, in percent, and the runs that have both: of `Memory` and
+    of `Training` (seconds). What no run has is not there."""
+    records = [record for run in evidence.plan.runs if (record := evidence.last.get(run.run_id)) and _is_told(record)]
+    found = {}
+    for what, pair_of in (("Memory", _memory), ("Training", _seconds)):
+        percents = {
+            record.run_id: abs(percent) for record in records if (percent := pair_of(record).percent) is not None
+        }
+        if percents:
+            found[what] = (median(percents.values()), tuple(percents))
+    return found
+
+
 def _accuracy(what: str, pairs: Sequence[_Pair]) -> str | None:
     """How many forecasts lie close, of those that can be held against a measurement; None where none can."""
     percents = [abs(pair.percent) for pair in pairs if pair.percent is not None]

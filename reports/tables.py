@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from reports.claiming import ClaimResult, MetricResult
+from reports.decomposition import FEWEST
 from reports.evidence import ArmEvidence, Evidence
 from reports.stats import single_arm_interval
 from results.schema import PlannedRun, Record
@@ -78,7 +79,8 @@ def median_cell(records: Sequence[Record], value: Callable[[Record], float | Non
 
 
 def main_table(evidence: Evidence) -> Table:
-    """One row an arm in the plan's order, then the floors: memory, time, scores with 95% intervals, what was chosen.
+    """One row an arm in the plan's order, then systems from elsewhere and floors: memory, time, scores with 95%
+    intervals, what was chosen.
 
     A study of random weights has no scores: neither columns for them nor floors.
     """
@@ -101,6 +103,7 @@ def main_table(evidence: Evidence) -> Table:
     )
     rows = [_arm_row(arm, metrics) for arm in evidence.arms]
     if metrics:
+        rows += [_external_row(arm, metrics, len(columns)) for arm in evidence.external]
         rows += [_floor_row(name, scores, len(columns)) for name, scores in evidence.plan.floors.items()]
     return Table("main", _main_caption(evidence), columns, tuple(rows))
 
@@ -115,7 +118,7 @@ def _main_caption(evidence: Evidence) -> str:
     return (
         "Scores are F measures on the test split, mean over references, ± half the width of the 95% interval over "
         f"seeds and dialogues (over dialogues alone where there is one seed). {memory} Floors learn nothing from the "
-        "training data."
+        "training data." + (" Systems from elsewhere were scored here, not run." if evidence.external else "")
     )
 
 
@@ -151,10 +154,22 @@ def score_cell(arm: ArmEvidence, metric: str) -> Cell:
     """An arm's mean score on the test split with half the width of its 95% interval."""
     if arm.scored is None:
         return Cell(MISSING)
-    interval = single_arm_interval(arm.scored.scores[metric], confidence=0.95)
     decimals = METRICS[metric].decimals
+    if len(arm.scored.example_ids) < FEWEST:
+        # One dialogue has a score, and no interval.
+        return number(float(arm.scored.scores[metric].mean()), f".{decimals}f", arm.scored.run_ids)
+    interval = single_arm_interval(arm.scored.scores[metric], confidence=0.95)
     half_width = (interval.high - interval.low) / 2
     return Cell(f"{interval.mean:.{decimals}f} ± {half_width:.{decimals}f}", arm.scored.run_ids)
+
+
+def _external_row(arm: ArmEvidence, metrics: Sequence[str], width: int) -> tuple[Cell, ...]:
+    """Scores, and no memory: nobody here saw it run."""
+    scored = arm.scored
+    row = [Cell(arm.part.name), Cell(MISSING), Cell(arm.label or "from elsewhere"), *[Cell(MISSING)] * 4]
+    row += [score_cell(arm, key) for key in metrics]
+    row += [Cell(MISSING) if scored is None else number(len(scored.seeds), "d", scored.run_ids)]
+    return (*row, *[Cell(MISSING)] * (width - len(row)))
 
 
 def _floor_row(name: str, scores: dict[str, float], width: int) -> tuple[Cell, ...]:

@@ -11,7 +11,7 @@ from harness.progress import parted
 from harness.runlog import RunLog
 from harness.scores import Rouge
 from harness.specs import Specs
-from results.schema import Record
+from results.schema import Frozen, Importances, Record
 from study.dialogues import generate
 from study.grid import Grid, load_grid
 from study.runs import RunSpec
@@ -169,3 +169,34 @@ def test_drop_in_runs_take_the_reference_s_hyperparameters() -> None:
     assert {spec.arm.name for spec in drop_in} == {"qlora"}
     expected = Hyperparameters(reference.rank, reference.alpha, reference.learning_rate)
     assert {spec.hyperparameters for spec in drop_in} == {expected}
+
+
+def told(arm: str, share: float = 0.7) -> Importances:
+    return Importances(arm=arm, evaluator="a test", trials=8, shares={"learning_rate": share, "rank": 1.0 - share})
+
+
+def test_importances_are_frozen_and_a_second_freeze_changes_no_last_digit() -> None:
+    grid = grid_of()
+    first = freeze(grid, replace(trials_of(grid), importances=[told("lora"), told("qlora")]), None)
+    assert first.importances == (told("lora"), told("qlora"))
+    again = freeze(grid, replace(trials_of(grid), importances=[told("lora", 0.7001), told("qlora", 0.7001)]), first)
+    assert again == first
+
+
+def test_importances_of_a_choice_that_is_made_again_are_made_again() -> None:
+    grid, changed = grid_of(), grid_of(training__steps="2")
+    first = freeze(grid, replace(trials_of(grid), importances=[told("lora")]), None)
+    second = freeze(changed, replace(trials_of(changed), importances=[told("lora", 0.6)]), first)
+    assert second.importances == (told("lora", 0.6),)
+
+
+def test_a_freeze_without_importances_can_be_read_and_gets_them_once() -> None:
+    grid = grid_of()
+    fields = freeze(grid, trials_of(grid), None).model_dump(mode="json")
+    del fields["importances"]
+    old = Frozen.model_validate(fields)
+    assert old.importances == ()
+    trials = replace(trials_of(grid), importances=[told("lora")])
+    once = freeze(grid, trials, old)
+    assert once.importances == (told("lora"),)
+    assert freeze(grid, trials, once) == once

@@ -1,5 +1,6 @@
 """From evidence to verdicts: what is judged, what is not, and why."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 
 from reports.claiming import ClaimResult, judge_claims
 from reports.evidence import gather
-from reports.stats import Comparison, holm
+from reports.stats import Comparison, crossed_bootstrap, holm
 from reports.verdict import Flag, Verdict
 from reports.verdict_file import claim_json
 from reports.wording import claim_sentence, secondary_sentences
+from study.power import EnoughSeeds, TooFewDialogues, tost_power
 from tests.unit.reports.records import CHOSEN, LORA, QLORA, SEEDS, ZERO_SHOT, Arm, claim, tuned_id, write_study
 
 
@@ -226,3 +228,84 @@ def test_a_claims_json_holds_its_numbers_and_the_runs_behind_them(tmp_path: Path
     assert content["smallest_margin"] == pytest.approx(max(-metric["low90"], metric["high90"]), abs=1e-7)
     assert set(metric["components"]) == {"sigma_seed", "sigma_residual", "sigma_item"}
     assert content["run_ids"] == [tuned_id(arm, seed) for arm in ("qlora", "lora") for seed in SEEDS]
+
+
+# --- what stands beside a verdict ---
+
+
+def test_one_dialogue_gets_no_verdict_and_says_how_many_there_are(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path, dialogues=1)
+    assert result.judgement.verdict is Verdict.NO_VERDICT
+    assert "candidate has 5 seeds and 1 dialogues" in result.judgement.reason
+    assert (result.metrics[0].power, result.metrics[0].needed, result.metrics[0].bootstrap) == (None, None, None)
+    assert result.retention == {}
+
+
+def test_constant_scores_are_judged_by_the_difference_alone(tmp_path: Path) -> None:
+    constant = {"claims": (claim(metrics=("rouge2",)),), "residual": 0.0}
+    (same,) = judged(tmp_path / "a", **constant)
+    (other,) = judged(tmp_path / "b", arms=arms(Arm("qlora", mean=38.5)), **constant)
+    assert same.judgement.verdict is Verdict.SUPPORTED
+    assert same.judgement.smallest_margin == pytest.approx(0.0, abs=1e-9)
+    assert other.judgement.flags == (Flag.REFUTED_WORSE,)
+    assert (same.metrics[0].power, same.metrics[0].needed) == (1.0, EnoughSeeds(seeds=3, advised=3, power=1.0))
+
+
+def test_each_metric_has_its_cross_check_and_the_power_of_its_design(tmp_path: Path) -> None:
+    evidence = gather(write_study(tmp_path, arms=arms(Arm("qlora", statuses={13: "diverged"})), residual=6.0))
+    (result,) = judge_claims(evidence)
+    (item,) = result.metrics
+    qlora, lora = (arm.scored for arm in evidence.arms[:0:-1])
+    assert qlora is not None
+    assert lora is not None
+    assert item.bootstrap is not None
+    assert item.bootstrap == crossed_bootstrap(
+        qlora.scores["rouge1"],
+        lora.scores["rouge1"],
+        resamples=item.bootstrap.resamples,
+        seed=item.bootstrap.seed,
+        confidence=0.90,
+    )
+    assert item.comparison is not None
+    parts = item.comparison.components
+    assert item.power == tost_power(
+        4,
+        40,
+        1.0,
+        seeds_reference=5,
+        sigma_seed=parts.sigma_seed,
+        sigma_residual=parts.sigma_residual,
+        sigma_item=parts.sigma_item,
+    )
+
+
+def test_a_bootstrap_that_lies_elsewhere_is_told_and_decides_nothing(tmp_path: Path) -> None:
+    # Without seed effects the bootstrap counts the residual up to three times: too wide for this margin.
+    (result,) = judged(tmp_path, residual=6.0)
+    assert result.judgement.verdict is Verdict.SUPPORTED
+    (note,) = result.notes
+    assert note.startswith("ROUGE-1: the bootstrap, a cross-check that does not decide, has the 90% interval [")
+    assert note.endswith("which lies across the margin")
+    assert result.metrics[0].bootstrap is not None
+    assert judged(tmp_path)[0].notes == ()
+
+
+def test_the_file_holds_the_cross_check_the_power_and_what_more_would_be_needed(tmp_path: Path) -> None:
+    (enough,) = judged(tmp_path / "a", residual=9.0)
+    content = claim_json(enough)["metrics"]["rouge1"]
+    needed = enough.metrics[0].needed
+    assert isinstance(needed, EnoughSeeds)
+    assert content["needed"] == {"seeds": needed.advised, "power": round(needed.power, 8), "dialogues": None}
+    assert content["bootstrap"]["low"] < content["difference"] < content["bootstrap"]["high"]
+    assert (content["bootstrap"]["resamples"], content["bootstrap"]["confidence"]) == (2000, 0.9)
+    assert content["power"] == round(enough.metrics[0].power or 0.0, 8)
+    (withheld,) = judged(tmp_path / "b", seeds=(11,))
+    nothing = claim_json(withheld)["metrics"]["rouge1"]
+    assert (nothing["bootstrap"], nothing["power"], nothing["needed"]) == (None, None, None)
+
+
+def test_where_no_number_of_seeds_is_enough_the_dialogues_are_told(tmp_path: Path) -> None:
+    (result,) = judged(tmp_path)
+    hopeless = replace(result.metrics[0], needed=TooFewDialogues(dialogues=1234))
+    content = claim_json(replace(result, metrics=(hopeless,)))["metrics"]["rouge1"]
+    assert content["needed"] == {"seeds": None, "power": None, "dialogues": 1234}

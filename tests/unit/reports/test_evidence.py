@@ -88,9 +88,13 @@ def test_records_of_another_machine_or_version_are_not_joined_silently(
     tmp_path: Path, changed: Arm, named: str
 ) -> None:
     evidence = gathered(tmp_path, arms=(ZERO_SHOT, LORA, changed))
-    (left_out,) = evidence.left_out
+    left_out, trials = evidence.left_out
     assert named in left_out.reason
     assert left_out.run_ids == tuple(tuned_id("qlora", seed) for seed in SEEDS)
+    assert named in trials.reason
+    assert trials.reason.startswith("validation runs not comparable with the rest")
+    assert trials.run_ids == tuple(run_id("tune", None, "qlora", 0, trial) for trial in (0, 1))
+    assert not set(trials.run_ids) & {record.run_id for record in evidence.validation}
     assert evidence.arms[2].scored is None
     assert evidence.arms[2].memory is None
     assert evidence.arms[1].scored is not None

@@ -10,8 +10,9 @@ import pytest
 from reports.claiming import judge_claims
 from reports.evidence import gather
 from reports.latex import latex, latex_number, macro_name
+from reports.latex_table import as_latex
 from reports.numbers import numbers_tex
-from reports.rendering import as_csv, as_latex, as_markdown
+from reports.rendering import as_csv, as_markdown
 from reports.tables import MISSING, Cell, Column, Table, main_table, trials_table, verdict_table
 from tests.unit.reports.records import LORA, QLORA, SEEDS, ZERO_SHOT, Arm, run_id, tuned_id, write_study
 
@@ -189,25 +190,6 @@ def test_macro_names_are_letters_only() -> None:
     assert macro_name("Ünïcode_%{}", "2") == "NCodeTwo"
 
 
-def test_macros_are_unique_and_say_what_the_tables_print(tmp_path: Path) -> None:
-    # Two arms whose names come to the same letters.
-    arms = (ZERO_SHOT, LORA, Arm("qlora", mean=38.0), Arm("q-lora"), Arm("q_lora"))
-    evidence = gather(write_study(tmp_path, arms=arms))
-    table, verdicts = main_table(evidence), verdict_table(judge_claims(evidence))
-    lines = numbers_tex(table, verdicts).splitlines()[1:]
-    names = [line.split("{")[1].rstrip("}") for line in lines]
-    assert len(set(names)) == len(names)
-    assert all(name[0] == "\\" and name[1:].isascii() and name[1:].isalpha() for name in names)
-    values = {line.split("{")[1].rstrip("}"): line.split("}{")[1].rpartition("} %")[0] for line in lines}
-    mean, _, half_width = cell(table, "qlora", "ROUGE-1").text.partition(" ± ")
-    assert values["\\QloraROUGEOne"] == mean
-    assert values["\\QloraROUGEOneHalfWidth"] == half_width
-    assert values["\\QloraMatchesLoraROUGEOneDifference"] == "$-$2.00"
-    assert values["\\QloraMatchesLoraROUGEOneVerdict"] == "refuted"
-    assert "\\QLoraROUGEOne" in values
-    assert "\\QLoraROUGEOneAgainOne" in values
-
-
 def test_a_hostile_name_stays_on_its_line_of_the_macro_file(tmp_path: Path) -> None:
     arms = (ZERO_SHOT, LORA, Arm("x\n\\input{secret}"))
     text = numbers_tex(main(tmp_path, arms=arms), verdict_table(()))
@@ -220,7 +202,9 @@ def test_hostile_text_is_inert_in_every_rendering() -> None:
     assert as_markdown(table).splitlines()[2] == (
         r"| \<script\>alert(1)\</script\> \#Person1\# \\input{x} =cmd()\|a\_b \$x\$ \& 50% \[y\](z) \* | next |"
     )
+    # Long texts are set in lines.
     assert as_latex(table).splitlines()[5] == (
-        r"\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{} \#Person1\# "
-        r"\textbackslash{}input\{x\} =cmd()\textbar{}a\_b \$x\$ \& 50\% {[}y](z) {*} & next \\"
+        r"\begin{tabular}[b]{@{}l@{}}\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{}\\"
+        r"\#Person1\# \textbackslash{}input\{x\} =cmd()\textbar{}a\_b\\"
+        r"\$x\$ \& 50\% {[}y](z) {*}\end{tabular} & next \\"
     )
