@@ -11,6 +11,8 @@ from study.problems import one_line
 
 # The share of a forecast around the line of equality that counts as close.
 BAND = 0.10
+# Arms that colours and markers, and a legend below the figure, can tell apart.
+MOST_ARMS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,21 @@ class ForecastPoint:
 
 @dataclass(frozen=True, slots=True)
 class ForecastFigure:
-    """The numbers of the figure; `arms` are all that train, in the plan's order."""
+    """The numbers of the figure; `arms` are all that train, in the plan's order.
+
+    More arms than a reader can tell apart are told by family: their names before the axes, of which there are fewer.
+    """
 
     arms: tuple[str, ...]
     points: tuple[ForecastPoint, ...]
     caption: str
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """What each arm is drawn as: itself, or its family."""
+        if len(self.arms) <= MOST_ARMS:
+            return {arm: arm for arm in self.arms}
+        return {arm: arm.partition("@")[0] for arm in self.arms}
 
     @property
     def run_ids(self) -> tuple[str, ...]:

@@ -1,17 +1,25 @@
 """The freeze: choices on validation alone, kept as long as the grid asks for the runs behind them."""
 
+import io
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
+from harness.adapters.sources import Loaded
+from harness.flow import Options, Study
 from harness.freezing import Candidate, Trials, choose, freeze, ranked
 from harness.outcomes import Completed, Stopped
 from harness.progress import parted
 from harness.runlog import RunLog
 from harness.scores import Rouge
 from harness.specs import Specs
+from harness.view import PlainView
+from results.layout import StudyFolder
 from results.schema import Frozen, Importances, Record
+from results.store import RecordStore, read_frozen
 from study.dialogues import generate
 from study.grid import Grid, load_grid
 from study.runs import RunSpec
@@ -200,3 +208,45 @@ def test_a_freeze_without_importances_can_be_read_and_gets_them_once() -> None:
     once = freeze(grid, trials, old)
     assert once.importances == (told("lora"),)
     assert freeze(grid, trials, once) == once
+
+
+class _Refusing:
+    """A conductor that runs nothing: what follows the freeze begins with it."""
+
+    def run(self, spec: RunSpec) -> Record:
+        raise LookupError(spec.stage)
+
+
+def test_a_study_freezes_its_importances_once_and_writes_the_same_file_at_the_next_start(tmp_path: Path) -> None:
+    grid = grid_of(tune__trials="8")
+    folder = StudyFolder.of(tmp_path, grid.study)
+    folder.root.mkdir()
+    specs = Specs.of(grid, EXAMPLES)
+    store = RecordStore(folder)
+    for spec in specs.baselines("validation"):
+        store.append(record_of(spec, {"rougeL": 16.0, "validation_loss": 2.0}))
+    for number, spec in enumerate(specs.block(grid.arm("lora"))):
+        store.append(record_of(spec, {"rougeL": 20.0 + number, "validation_loss": 1.0}))
+    for spec in specs.block(grid.arm("qlora")):
+        store.append(record_of(spec, None))
+    written = []
+    for _ in range(2):
+        study = Study(
+            grid,
+            folder,
+            Loaded(EXAMPLES, (), "four"),
+            cast(Any, _Refusing()),
+            PlainView(Console(file=io.StringIO()), 1),
+            Options(),
+        )
+        with pytest.raises(LookupError):
+            study.run()
+        written.append(folder.frozen.read_bytes())
+    assert written[0] == written[1]
+    frozen = read_frozen(folder)
+    assert frozen is not None
+    lora, qlora = frozen.importances
+    assert (lora.arm, lora.trials, set(lora.shares), lora.reason) == ("lora", 8, {"rank", "learning_rate"}, None)
+    assert sum(lora.shares.values()) == pytest.approx(1.0, abs=2e-4)
+    assert (qlora.arm, qlora.trials, qlora.shares) == ("qlora", 0, {})
+    assert qlora.reason == "0 trials gave a score, and it takes 6"

@@ -242,6 +242,15 @@ def test_a_forest_grows_with_its_claims_and_takes_long_names() -> None:
 # --- forecasts ---
 
 
+def test_more_arms_than_a_legend_can_tell_apart_are_told_by_family() -> None:
+    few, many = (
+        tuple(f"{name}@rank={rank}" for name in ("lora", "qlora") for rank in range(count)) for count in (7, 8)
+    )
+    assert ForecastFigure(few, (), "").groups == {arm: arm for arm in few}
+    assert set(ForecastFigure(many, (), "").groups.values()) == {"lora", "qlora"}
+    assert set(ForecastFigure(many, (), "").groups) == set(many)
+
+
 def test_forecasts_stand_beside_what_was_measured_and_runs_too_large_at_their_forecast(measured: Evidence) -> None:
     figure = forecast_figure(measured)
     assert figure is not None
