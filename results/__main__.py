@@ -4,8 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from results.archive import ArchiveError, export_study, import_study
+from results.archive_format import ArchiveError
+from results.exporting import export_study
 from results.layout import DEFAULT_RESULTS, StudyFolder
+from results.merging import import_study
 from results.store import ResultsError
 from results.verify import verify
 from study.problems import one_line
