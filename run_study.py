@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--gpu", metavar="SIZE", help="with --plan: does it fit a card of this size (24GiB)?")
     parser.add_argument(
-        "--memory-limit", metavar="SIZE", help="play a smaller card (8GiB): what does not fit ends as out_of_memory"
+        "--memory-limit",
+        metavar="SIZE",
+        help="confirm on a smaller card (8GiB); what does not fit ends as out_of_memory",
     )
     parser.add_argument(
         "--set",

@@ -93,9 +93,10 @@ class Conductor:
             ResultsError: the record cannot be written.
         """
         model = self._model_ready()
-        if self._foreseer is not None:
-            self._foreseer.ask(spec, model)
         self._view.run_started(spec)
+        if self._foreseer is not None:
+            # Before the run and not beside it: the rehearsal would take the processor from what is measured.
+            self._foreseer.ask(spec, model)
         record = self._attempt(spec, model)
         if record is None:
             # Earlier runs may have left the memory of a warm worker in pieces: only a fresh process can say that a run
@@ -141,8 +142,7 @@ class Conductor:
         return self._finish(log, outcome, desk, time.monotonic() - start)
 
     def _finish(self, log: RunLog, outcome: Outcome, desk: "_Desk", seconds: float) -> Record:
-        # Nobody waits for the forecast of a run that was broken off.
-        if self._foreseer is not None and not (isinstance(outcome, Stopped) and outcome.status == "interrupted"):
+        if self._foreseer is not None:
             log.forecast = self._foreseer.forecast(log.spec, self._rates, str(desk.facts.get("gpu")))
         record = log.record(outcome, {**self._machine.environment, **desk.facts}, seconds)
         if isinstance(outcome, Completed):
@@ -242,8 +242,10 @@ class _Desk:
         try:
             return self._until_the_end(job, log, deadline, view)
         except WorkerDied as error:
+            self._last_words(log)
             return Stopped("killed", "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
         except Silent:
+            self._last_words(log)
             self._worker.dump_stacks()
             return Stopped(
                 "timeout", "Timeout", f"no end after {timeout_s:.0f} s: see {self._worker.log.name}", self.phase
@@ -251,6 +253,12 @@ class _Desk:
         finally:
             if self._watch is not None:
                 log.gpu, log.energy_of_run = self._watch.run_ended()
+
+    def _last_words(self, log: RunLog) -> None:
+        """What the GPU showed of the phase in which the worker fell silent: it cannot tell any more."""
+        if self._watch is not None and self.phase is not None and self.phase not in log.ended:
+            peak, energy = self._watch.phase_ended()
+            log.add_phase(PhaseEnded(self.phase, 0.0, None, None, None, failed=True), peak, energy)
 
     def close(self) -> None:
         """Ends the worker and the sampling of its GPU."""

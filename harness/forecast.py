@@ -129,7 +129,8 @@ class Rates:
 
     def add(self, record: Record) -> None:
         """Keeps a record, if it can tell of times."""
-        if record.status == "completed" and record.parameters and _rate(record) is not None:
+        shared = record.gpu is not None and not record.gpu.alone
+        if record.status == "completed" and record.parameters and not shared and _rate(record) is not None:
             self.records.append(record)
 
     @classmethod
@@ -198,21 +199,22 @@ def _same_arithmetic(record: Record, arm: Arm) -> bool:
     )
 
 
-def _distance(
-    record: Record, arm: Arm, rank: int, training: Training, model_id: str
-) -> tuple[float, float, float, float, float]:
+def _distance(record: Record, arm: Arm, rank: int, training: Training, model_id: str) -> tuple[float, ...]:
     """How unlike a run is, the weightiest difference first."""
     settings = record.training or {}
 
     def ratio(known: object, wanted: int) -> float:
         return abs(math.log2(float(known) / wanted)) if isinstance(known, int) and known else math.inf
 
+    alike = {"max_tokens", "optimizer", "adapter_dtype", "loss_on", "length_grouping", "model_dropout", "batch_size"}
     return (
         float(record.adapter.targets != arm.targets),
         ratio(settings.get("micro_batch_size"), training.micro_batch_size),
         float(record.precision.double_quant != arm.double_quant),
         ratio(record.adapter.rank, rank),
         float(record.model.id != model_id),
+        float(record.adapter.dropout != arm.dropout)
+        + sum(key in settings and settings[key] != getattr(training, key) for key in sorted(alike)),
     )
 
 

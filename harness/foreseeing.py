@@ -1,4 +1,4 @@
-"""Forecasts beside the runs: a worker without a GPU rehearses each training while it runs."""
+"""Forecasts of the runs: a worker without a GPU rehearses each training before it starts."""
 
 import time
 
@@ -10,12 +10,12 @@ from results.schema import ForecastPart
 from study.prompts import Prompts
 from study.runs import RunSpec
 
-# A rehearsal takes a second or two; the longest model that transformers knows takes some minutes.
-PATIENCE_S = 300.0
+# A rehearsal takes seconds, also of the largest models; what takes longer hangs.
+PATIENCE_S = 120.0
 
 
 class Foreseer:
-    """Asks for the peak of each run before it starts, and has the answer when its record is written.
+    """Has the peak of each run rehearsed before it starts, and the answer when its record is written.
 
     A forecast must never cost a run: where the rehearsal fails, is late or dies, the record has none.
     """
@@ -31,7 +31,7 @@ class Foreseer:
         self._owed = 0
 
     def ask(self, spec: RunSpec, model: ModelReady) -> None:
-        """Has a run rehearsed; a run without training is not."""
+        """Has a run rehearsed, and waits for it; a run without training is not."""
         self._asked = self._answer = None
         if spec.train is None or spec.training is None or spec.hyperparameters is None:
             return
@@ -48,11 +48,10 @@ class Foreseer:
             return
         self._asked = spec.run_id
         self._owed += 1
+        self._answer = self._wait()
 
     def forecast(self, spec: RunSpec, rates: Rates, machine: str) -> ForecastPart:
         """The forecast of the run that was asked for last."""
-        if self._asked == spec.run_id and self._answer is None:
-            self._answer = self._wait()
         return forecast_run(spec, self._answer if self._asked == spec.run_id else None, rates, machine)
 
     def close(self) -> None:

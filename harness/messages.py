@@ -52,8 +52,8 @@ class RehearsalCase:
     """An arm whose peaks are asked for; `training` and `rank` are None for a zero-shot arm.
 
     `batch` (dialogues, padded tokens, logit positions) stands for the longest training batch where there are no
-    examples to find it in; `evaluated` (dialogues, prompt tokens, new tokens) is the longest batch of generation, or
-    None where only the training counts.
+    examples to find it in; `evaluated` (dialogues, prompt tokens, new tokens, reference tokens) is the longest batch of
+    evaluation, or None where only the training counts.
     """
 
     arm: Arm
@@ -61,7 +61,7 @@ class RehearsalCase:
     training: Training | None
     seed: int
     batch: tuple[int, int, int] | None = None
-    evaluated: tuple[int, int, int] | None = None
+    evaluated: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,13 +54,19 @@ class Prospects:
     assumed: bool
 
 
-def foresee(
-    grid: Grid, counts: Mapping[str, tuple[int, int]], train: str | None, results: Path, machine: str | None
-) -> Prospects:
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a study consists of: trainings on the validation and on the test split by arm, and the dialogues of each
+    split (None where neither the grid nor the data tell)."""
+
+    runs: Mapping[str, tuple[int, int]]
+    sizes: Mapping[str, int | None]
+
+
+def foresee(grid: Grid, work: Workload, train: str | None, results: Path, machine: str | None) -> Prospects:
     """The prospects of a study.
 
     Args:
-        counts: how many trials and confirm runs each arm has, by name.
         train: the training examples as JSON lines, None where they are not here.
         results: the folder whose studies tell of times; the reference studies that come with the project do too.
         machine: the GPU's name or `cpu`; None is any GPU.
@@ -69,8 +75,7 @@ def foresee(
     rates = Rates.of(records)
     answers = _rehearsed(grid, train)
     arms = tuple(
-        _prospect(grid, arm, counts[arm.name], answer, rates, machine)
-        for arm, answer in zip(grid.arms, answers, strict=True)
+        _prospect(grid, arm, work, answer, rates, machine) for arm, answer in zip(grid.arms, answers, strict=True)
     )
     here = [record for record in records if machine in (None, record.environment.get("gpu"))]
     return Prospects(arms, Overhead.of(here or records), assumed=not any(answer.tokens for answer in answers))
@@ -126,7 +131,8 @@ def _case(grid: Grid, arm: Arm) -> RehearsalCase:
     training, generation = grid.training, grid.generation
     sizes = [size for split in ("validation", "test") if (size := grid.data.limit(split)) is not None]
     together = min([generation.batch_size, *([max(sizes)] if len(sizes) == 2 else [])])
-    evaluated = (together, training.max_tokens - generation.max_new_tokens, generation.max_new_tokens)
+    width, fresh = training.max_tokens - generation.max_new_tokens, generation.max_new_tokens
+    evaluated = (together, width, fresh, round(SUMMARY_SHARE * together * training.max_tokens))
     if not arm.trains:
         return RehearsalCase(arm, None, None, grid.tune.seed, None, evaluated)
     tokens = training.micro_batch_size * training.max_tokens
@@ -135,9 +141,7 @@ def _case(grid: Grid, arm: Arm) -> RehearsalCase:
     return RehearsalCase(arm, max(grid.space_of(arm).rank), training, grid.tune.seed, batch, evaluated)
 
 
-def _prospect(
-    grid: Grid, arm: Arm, count: tuple[int, int], answer: Rehearsal, rates: Rates, machine: str | None
-) -> Prospect:
+def _prospect(grid: Grid, arm: Arm, work: Workload, answer: Rehearsal, rates: Rates, machine: str | None) -> Prospect:
     if answer.error is not None:
         return Prospect(arm, error=answer.error)
     train_bytes = None if answer.parts is None else sum(answer.parts.values())
@@ -148,26 +152,28 @@ def _prospect(
     pace = rates.pace(arm, max(grid.space_of(arm).rank), grid.training, (grid.model.id, base), machine)
     if pace is None:
         return found
-    seconds = _seconds(grid, count, pace, answer.tokens or _tokens(grid))
-    joules = None if pace.watts is None else seconds * pace.watts
+    seconds = _seconds(work, work.runs[arm.name], pace, answer.tokens or _tokens(grid, work))
+    joules = None if pace.watts is None or seconds is None else seconds * pace.watts
     return Prospect(arm, train_bytes, answer.evaluate_bytes, answer.batch, pace, seconds, joules)
 
 
-def _tokens(grid: Grid) -> int:
-    """Real tokens of a training on data that are not here."""
+def _tokens(grid: Grid, work: Workload) -> int | None:
+    """Real tokens of a training on data that are not here; None where their number is not known either."""
     training = grid.training
     if training.steps is not None:
         return training.steps * training.batch_size * MEAN_TOKENS
-    examples = grid.data.limit("train") or 0
-    return round((training.epochs or 1.0) * examples * MEAN_TOKENS)
+    examples = work.sizes["train"]
+    return None if examples is None else round((training.epochs or 1.0) * examples * MEAN_TOKENS)
 
 
-def _seconds(grid: Grid, count: tuple[int, int], pace: Pace, tokens: int) -> float:
-    """Seconds of all runs of an arm: trials share a process, every other run has its own."""
-    trials, confirm = count
-    validation, test = grid.data.limit("validation") or 0, grid.data.limit("test") or 0
-    tuning = pace.run_s(tokens, validation) - pace.start_s
-    return trials * tuning + (pace.start_s if trials else 0.0) + confirm * pace.run_s(tokens, test)
+def _seconds(work: Workload, runs: tuple[int, int], pace: Pace, tokens: int | None) -> float | None:
+    """Seconds of all trainings of an arm: those on the validation split share a process, the others have their own."""
+    tuned, confirmed = runs
+    validation, test = work.sizes["validation"], work.sizes["test"]
+    if tokens is None or (tuned and validation is None) or (confirmed and test is None):
+        return None
+    tuning = pace.run_s(tokens, validation or 0) - pace.start_s
+    return tuned * tuning + (pace.start_s if tuned else 0.0) + confirmed * pace.run_s(tokens, test or 0)
 
 
 def totals(prospects: Iterable[Prospect]) -> tuple[float | None, float | None]:

@@ -79,7 +79,7 @@ def _notes(prospects: Prospects) -> list[str]:
         machines = ", ".join(dict.fromkeys(pace.machine for pace in paces))
         exact = sum(pace.exact for pace in paces)
         lines.append(
-            f"time: {duration(seconds)}, {energy(joules)} on {machines}, from earlier runs like them "
+            f"time of all trainings: {duration(seconds)}, {energy(joules)} on {machines}, from earlier runs like them "
             f"({exact} of {len(paces)} arms had runs of just their kind)"
         )
     if len(paces) < sum(prospect.arm.trains for prospect in prospects.arms):

@@ -17,8 +17,8 @@ from harness.forecast import CPU, Rates
 from harness.gpu import GpuError, GpuReader, visible
 from harness.lock import StudyBusy, held
 from harness.messages import Device
-from harness.planning import make_plan, print_plan
-from harness.prospects import foresee, known_records
+from harness.planning import StudyPlan, make_plan, print_plan
+from harness.prospects import Workload, foresee, known_records
 from harness.prospects_view import print_prospects
 from harness.signals import Interrupted, interruptible
 from harness.specs import Specs
@@ -27,7 +27,7 @@ from harness.watching import usable_device
 from results.layout import StudyFolder
 from results.store import ResultsError, read_frozen, read_records
 from study.bytesize import memory_bytes
-from study.datasets import GeneratedData, LocalData
+from study.datasets import SPLITS, GeneratedData, LocalData
 from study.grid import Grid, load_grid
 from study.problems import GridError, choices
 from study.space import Interval
@@ -103,13 +103,32 @@ def plan_only(options: RunOptions, console: Console) -> int:
         loaded = _at_hand(grid)
         plan = make_plan(grid, _confirm_count(grid), _recorded(grid, loaded, options))
         print_plan(plan, console)
-        counts = {row.arm.name: (row.trials, row.confirm) for row in plan.arms}
         train = None if loaded is None else examples_text(loaded.splits["train"])
-        prospects = foresee(grid, counts, train, options.results, _machine(grid, gpus, options.card))
+        with interruptible():
+            prospects = foresee(
+                grid, _workload(grid, plan, loaded), train, options.results, _machine(grid, gpus, options.card)
+            )
         print_prospects(prospects, console, card)
-    except (GridError, Refused, ResultsError) as error:
+    except (GridError, GpuError, Refused, ResultsError) as error:
         return _say(console, error)
+    except Interrupted as error:
+        return error.exit_code
     return 0
+
+
+def _workload(grid: Grid, plan: StudyPlan, loaded: Loaded | None) -> Workload:
+    """Every training that the plan leads to: trials and their repetition on further seeds, confirm and drop-in runs."""
+    again = grid.tune.reselect * len(grid.tune.reselect_seeds)
+    pairs = {(claim.candidate, claim.reference) for claim in grid.claims if claim.drop_in}
+    runs = {}
+    for row in plan.arms:
+        drop_ins = sum(candidate == row.arm.name for candidate, _ in pairs)
+        tuned = row.trials + again if row.trials else 0
+        runs[row.arm.name] = (tuned, row.confirm * (1 + drop_ins)) if row.arm.trains else (0, 0)
+    sizes: dict[str, int | None] = {
+        split: grid.data.limit(split) if loaded is None else len(loaded.splits[split]) for split in SPLITS
+    }
+    return Workload(runs, sizes)
 
 
 def calibration(options: RunOptions) -> RunOptions:

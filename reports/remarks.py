@@ -29,6 +29,6 @@ def paged_remark(records: Iterable[Record]) -> str:
     if not any((record.training or {}).get("optimizer") == "paged_adamw_8bit" for record in records):
         return ""
     return (
-        " The optimizer is paged: its state lies in paged memory, which the allocator does not see, so that allocated "
-        "and reserved memory are without it."
+        " The optimizer is paged: the state of its large matrices (of 100,000 elements or more) lies in paged memory, "
+        "which the allocator does not see, so that allocated and reserved memory are without it."
     )

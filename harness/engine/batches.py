@@ -47,8 +47,12 @@ def training_plan(lengths: Sequence[int], batch_size: int, count: int, seed: int
     return TrainingPlan(tuple(steps))
 
 
-def longest_batch(plan: TrainingPlan, lengths: Sequence[tuple[int, int]], training: Training) -> tuple[int, int, int]:
-    """The micro-batch that decides the peak: dialogues, padded tokens of each, positions whose logits are made.
+def largest_batches(
+    plan: TrainingPlan, lengths: Sequence[tuple[int, int]], training: Training
+) -> tuple[tuple[int, int, int], ...]:
+    """The micro-batches of which one decides the peak: dialogues, padded tokens of each, positions with logits.
+
+    They are those that no other exceeds both in padded tokens and in logits; the one with most padded tokens first.
 
     Args:
         lengths: real tokens and completion tokens of each example.
@@ -59,7 +63,12 @@ def longest_batch(plan: TrainingPlan, lengths: Sequence[tuple[int, int]], traini
         for step in plan.steps
         for at in range(0, len(step), size)
     )
-    return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[2]))
+    ordered = sorted(set(shapes), key=lambda shape: (-shape[0] * shape[1], -shape[2]))
+    largest: list[tuple[int, int, int]] = []
+    for shape in ordered:
+        if not largest or shape[2] > largest[-1][2]:
+            largest.append(shape)
+    return tuple(largest)
 
 
 def _shape(lengths: Sequence[tuple[int, int]], training: Training) -> tuple[int, int, int]:

@@ -49,9 +49,16 @@ class Marks:
 
 @dataclass(slots=True)
 class Census:
-    """The breakdown of a step's peak in bytes, None until a step was watched."""
+    """What was seen of a step; `seconds` is what looking took, beside the step itself."""
 
-    parts: dict[str, int] | None = None
+    seconds: float = 0.0
+    seen: tuple[dict[int, int], list[Mapping[str, Any]], dict[int, str], Marks, int] | None = None
+
+    def parts(self) -> dict[str, int] | None:
+        """The breakdown of the step's peak in bytes; None where the allocator could not say."""
+        if self.seen is None or len(self.seen[1]) >= MOST_ENTRIES:
+            return None
+        return breakdown(*self.seen)
 
 
 @contextmanager
@@ -59,27 +66,32 @@ def counted(base: Base, adapter: Adapter, optimizer: Any, into: Census) -> Itera
     """Watches one training step on the GPU and puts the breakdown of its peak into `into`.
 
     Python stacks are not recorded, so that the step takes hardly longer. Where the allocator cannot say (its history
-    is full, another allocator) the breakdown stays None.
+    is full, another allocator) there is no breakdown.
     """
+    if torch.cuda.get_allocator_backend() != "native":
+        yield
+        return
+    begun = time.monotonic()
     _make_workspaces()
     marks = Marks()
     hooks = adapter_gradients(adapter.model, marks.saw_gradient)
-    torch.cuda.synchronize()
-    torch.cuda.memory._record_memory_history("all", context=None, stacks="python", max_entries=MOST_ENTRIES)
-    held = dict(_held(torch.cuda.memory._snapshot()))
-    torch.cuda.reset_peak_memory_stats()
     try:
+        torch.cuda.synchronize()
+        torch.cuda.memory._record_memory_history("all", context=None, stacks="python", max_entries=MOST_ENTRIES)
+        held = dict(_held(torch.cuda.memory._snapshot()))
+        torch.cuda.reset_peak_memory_stats()
+        into.seconds += time.monotonic() - begun
         with watched(base, marks.enter):
             yield
         torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated()
+        begun = time.monotonic()
         trace = torch.cuda.memory._snapshot()["device_traces"][torch.cuda.current_device()]
+        into.seen = (held, trace, _owners(base, adapter, optimizer), marks, torch.cuda.max_memory_allocated())
+        into.seconds += time.monotonic() - begun
     finally:
         torch.cuda.memory._record_memory_history(None)
         for hook in hooks:
             hook.remove()
-    if len(trace) < MOST_ENTRIES:
-        into.parts = breakdown(held, trace, _owners(base, adapter, optimizer), marks, peak)
 
 
 def _make_workspaces() -> None:

@@ -14,10 +14,14 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 class PhaseMeter:
-    """Times phases and reads their peaks, each with its own reset; `phase` is the one that is running."""
+    """Times phases and reads their peaks, each with its own reset; `phase` is the one that is running. In a `fresh`
+    process, whose figures may be quoted, the allocator keeps nothing from one phase to the next."""
 
-    def __init__(self, device: Device, emit: Callable[[Event], None]) -> None:
+    def __init__(self, device: Device, emit: Callable[[Event], None], *, fresh: bool = False) -> None:
         self._device = device
+        self._fresh = fresh
+        # Seconds of the phase that is running which are the measurement's own, and are not counted.
+        self.excluded_s = 0.0
         self._emit = emit
         self.phase: Phase | None = None
 
@@ -26,6 +30,7 @@ class PhaseMeter:
         """Reports the start of a phase and its end with seconds and peaks; those of a phase that failed are of what it
         got to, and `phase` stays."""
         self.phase = phase
+        self.excluded_s = 0.0
         self._reset()
         self._emit(PhaseStarted(phase))
         start = time.monotonic()
@@ -44,7 +49,7 @@ class PhaseMeter:
         self._emit(
             PhaseEnded(
                 phase=phase,
-                seconds=seconds,
+                seconds=max(0.0, seconds - self.excluded_s),
                 allocated_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
                 reserved_bytes=torch.cuda.max_memory_reserved() if on_gpu else None,
                 host_rss_bytes=host_rss_peak_bytes(),
@@ -59,6 +64,9 @@ class PhaseMeter:
     def _reset(self) -> None:
         self._synchronise()
         if self._device == "cuda":
+            if self._fresh:
+                # Between two phases, never inside one: what the last phase had reserved is not this one's.
+                torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         reset_host_rss_peak()
 

@@ -17,13 +17,15 @@ from harness.engine.adapting import Adapter, attach
 from harness.engine.ledger import CATEGORIES, Category, Ledger
 from harness.engine.loading import TORCH_DTYPES, Base, disable_dropout
 from harness.engine.sections import Section, adapter_gradients, watched
-from harness.engine.standins import PackedLinear, attention, quantise
+from harness.engine.standins import PackedLinear, attention, fused_dropout, quantise
 from harness.engine.training import Batch, set_checkpointing, summed_loss
 from study.arms import Arm
-from study.settings import Training
+from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
 
 ATTENTION = "rehearsal"
+# bitsandbytes pages the state of matrices of at least this many elements (optim/optimizer.py, get_state_buffer).
+PAGED_ELEMENTS = 100_000
 # cuBLAS keeps a workspace for each of the two threads that multiply, forward and backward: 32 MiB each on Hopper and
 # 8 MiB before (aten/src/ATen/cuda/CUDABlas.cpp); measured on an H200: see docs/measurements.md.
 WORKSPACE_BYTES = 2 * 32 * 1024**2
@@ -46,11 +48,12 @@ def set_stage(config: Any, arm: Arm, rank: int | None, training: Training | None
     with torch.device("meta"):
         base = _base(config, arm)
         total = _weights(base)
+        if training is None or not training.model_dropout:
+            # Before the adapter is there, as when a base is loaded: the adapter's own dropout stays.
+            disable_dropout(base.model)
         if training is None or rank is None:
             return Stage(base, None, 0, total)
         adapter = attach(base, arm, Hyperparameters(rank, rank, 1e-4), training, seed=0)
-        if not training.model_dropout:
-            disable_dropout(base.model)
     trainable = sum(p.numel() for p in adapter.model.parameters() if p.requires_grad)
     return Stage(base, adapter, trainable, total + trainable)
 
@@ -65,19 +68,20 @@ def training_peak(stage: Stage, arm: Arm, training: Training, batch: tuple[int, 
         raise ValueError("a zero-shot arm has no training")
     stage.adapter.model.train()
     set_checkpointing(stage.base.model, on=arm.checkpointing)
-    with torch.device("meta"):
+    with torch.device("meta"), fused_dropout():
         ledger = _step(stage.base, stage.adapter, training, _batch(batch))
     set_checkpointing(stage.base.model, on=False)
     return _with_workspace(ledger)
 
 
-def evaluation_peak(stage: Stage, batch: tuple[int, int, int]) -> dict[str, int]:
-    """Bytes at the peak of generation by category: reading the longest prompts, then the last of the new tokens.
+def evaluation_peak(stage: Stage, batch: tuple[int, int, int, int]) -> dict[str, int]:
+    """Bytes at the peak of evaluation by category: the loss of the references, reading the longest prompts, then the
+    last of the new tokens.
 
     Args:
-        batch: dialogues, padded tokens of their prompts, new tokens.
+        batch: dialogues, padded tokens of their prompts, new tokens, and reference tokens of all of them.
     """
-    dialogues, width, fresh = batch
+    dialogues, width, fresh, learned = batch
     base = stage.base
     base.model.eval()
     ledger = Ledger()
@@ -85,6 +89,7 @@ def evaluation_peak(stage: Stage, batch: tuple[int, int, int]) -> dict[str, int]
     ledger.category = "activations"
     with torch.device("meta"), torch.no_grad(), ledger:
         # Padding on the left needs a mask, kept as booleans and made to numbers for the kernel.
+        summed_loss(base, _batch((dialogues, width + -(-learned // dialogues), learned)), EngineSettings())
         masks = [torch.empty((dialogues, 1, width, width), dtype=kind) for kind in (torch.bool, base.dtype)]
         for tokens, before in ((width, 0), (1, width + fresh - 1)):
             cache = transformers.DynamicCache(config=base.model.config)
@@ -127,12 +132,16 @@ def _step(base: Base, adapter: Adapter, training: Training, batch: Batch) -> Led
     _hold_model(ledger, base)
     trainable = [p for p in adapter.model.parameters() if p.requires_grad]
     if training.optimizer == "adamw":
-        # Two moments of each matrix and its step count, there from the first step on. A paged optimizer's are managed
-        # memory, which the allocator does not see.
+        # Two moments of each matrix and its step count, there from the first step on.
         moments = [torch.empty_like(p) for p in (*trainable, *trainable)]
         steps = [torch.empty((), dtype=torch.float32) for _ in trainable]
-        for tensor in (*moments, *steps):
-            ledger.add(tensor, "optimizer")
+        state = [*moments, *steps]
+    else:
+        # bitsandbytes pages large matrices only; the moments of others are two bytes a weight of ordinary memory.
+        small = [p for p in trainable if p.numel() < PAGED_ELEMENTS]
+        state = [torch.empty(p.numel(), dtype=torch.uint8) for p in (*small, *small)]
+    for tensor in state:
+        ledger.add(tensor, "optimizer")
     for tensor in (batch.ids, batch.rows, batch.columns, batch.targets):
         ledger.add(tensor, "rest")
     hooks = adapter_gradients(adapter.model, lambda gradient: ledger.move(gradient, "gradients"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from harness.engine.batches import longest_batch, step_count, training_plan
+from harness.engine.batches import largest_batches, step_count, training_plan
 from harness.engine.encoding import Encoder
 from harness.engine.examples import read_examples
 from harness.engine.loading import quiet_libraries
@@ -18,6 +18,8 @@ from harness.messages import Event, Rehearsal, RehearsalCase, Rehearse
 from study.arms import Arm
 from study.prompts import PromptTemplate
 
+# Of the largest batches those with most padded tokens: the peak lies among the first few.
+MOST_BATCHES = 4
 # Real tokens, and positions that are learned, of one example.
 Lengths = tuple[tuple[int, int], ...]
 
@@ -40,17 +42,13 @@ def rehearse_all(request: Rehearse, emit: Callable[[Event], None]) -> None:
 
 
 def _answer(request: Rehearse, case: RehearsalCase, config: Any, folder: str | None) -> Rehearsal:
-    batch, tokens = _training_batch(request, case, folder)
-    if case.training is not None and batch is None:
+    batches, tokens = _training_batches(request, case, folder)
+    if case.training is not None and not batches:
         return Rehearsal(0, error="the examples are not here and no batch was given")
-    evaluated = case.evaluated
-    if evaluated is not None and folder is not None and request.train_file is not None:
-        # Prompts are taken to be no longer than the longest example of the training.
-        dialogues, width, fresh = evaluated
-        lengths = _lengths(folder, request.train_file, request.prompts.training, width + fresh)
-        evaluated = (dialogues, min(width, max(total for total, _ in lengths)), fresh)
-    same = replace(case, arm=_nameless(case.arm), batch=batch, evaluated=evaluated, seed=0)
-    return replace(_rehearsed(_Frozen(config), same), tokens=tokens)
+    same = replace(case, arm=_nameless(case.arm), batch=None, evaluated=_evaluated(request, case, folder), seed=0)
+    answers = [_rehearsed(_Frozen(config), replace(same, batch=batch)) for batch in batches or (None,)]
+    # Which of the largest batches decides is known once each has been rehearsed.
+    return replace(max(answers, key=lambda answer: sum((answer.parts or {}).values())), tokens=tokens)
 
 
 @cache
@@ -64,19 +62,29 @@ def _rehearsed(frozen: "_Frozen", case: RehearsalCase) -> Rehearsal:
     return Rehearsal(0, parts, evaluate_bytes, case.batch, stage.trainable, stage.total)
 
 
-def _training_batch(
+def _evaluated(request: Rehearse, case: RehearsalCase, folder: str | None) -> tuple[int, int, int, int] | None:
+    """The longest batch of evaluation; prompts and references are taken to be no longer than those of the training."""
+    if case.evaluated is None or folder is None or request.train_file is None:
+        return case.evaluated
+    dialogues, width, fresh, _ = case.evaluated
+    lengths = _lengths(folder, request.train_file, request.prompts.training, width + fresh)
+    longest, references = (max(values) for values in zip(*lengths, strict=True))
+    return dialogues, min(width, longest), fresh, dialogues * references
+
+
+def _training_batches(
     request: Rehearse, case: RehearsalCase, folder: str | None
-) -> tuple[tuple[int, int, int] | None, int | None]:
-    """The longest micro-batch of a training, and the real tokens of all of it where the examples are here."""
+) -> tuple[tuple[tuple[int, int, int], ...], int | None]:
+    """The largest micro-batches of a training, and the real tokens of all of it where the examples are here."""
     training = case.training
     if training is None or folder is None or request.train_file is None:
-        return case.batch, None
+        return (() if case.batch is None else (case.batch,)), None
     lengths = _lengths(folder, request.train_file, request.prompts.training, training.max_tokens)
     count = step_count(len(lengths), training.batch_size, steps=training.steps, epochs=training.epochs)
     totals = [total for total, _ in lengths]
     plan = training_plan(totals, training.batch_size, count, case.seed, group=training.length_grouping)
     tokens = sum(totals[index] for step in plan.steps for index in step)
-    return longest_batch(plan, lengths, training), tokens
+    return largest_batches(plan, lengths, training)[:MOST_BATCHES], tokens
 
 
 class _Frozen:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -18,6 +19,7 @@ from harness.engine.training import Diverged, Recipe, train, validation_loss
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised
 from study.arms import Dtype
 from study.examples import Example
+from study.models import ModelSpec
 from study.prompts import PromptTemplate
 from study.runs import RunSpec
 from study.settings import EngineSettings, Training
@@ -37,20 +39,20 @@ class Session:
 
     def run(self, job: Job) -> None:
         """Runs one job and reports how it ended; what it raises is reported too, and ends the process's use."""
-        meter = PhaseMeter(job.device, self._emit)
+        meter = PhaseMeter(job.device, self._emit, fresh=job.measured)
         try:
             if job.memory_limit is not None:
                 self._emit(Facts("checks", {"memory_limit": play_card(job.memory_limit)}))
             loss = self._run(job, meter)
         except Diverged as error:
             self._emit(Raised("diverged", "Diverged", str(error), meter.phase))
-        except torch.OutOfMemoryError as error:
-            self._emit(Raised("out_of_memory", "OutOfMemoryError", _first_line(error), meter.phase))
         except MemoryError as error:
             self._emit(Raised("out_of_memory", "MemoryError", str(error) or "host memory", meter.phase))
         except Exception as error:
-            self._emit(Raised("failed", type(error).__name__, _first_line(error), meter.phase))
-            raise
+            outcome: Literal["out_of_memory", "failed"] = "out_of_memory" if out_of_memory(error) else "failed"
+            self._emit(Raised(outcome, type(error).__name__, _first_line(error), meter.phase))
+            if outcome == "failed":
+                raise
         else:
             self._emit(Finished(loss))
 
@@ -65,10 +67,17 @@ class Session:
         try:
             loss = self._evaluate(base, job, examples, meter)
             if job.adapter_folder is not None:
-                save(adapter, Path(job.adapter_folder), job.spec.model)
+                self._save(adapter, job.adapter_folder, job.spec.model)
             return loss
         finally:
             detach(adapter)
+
+    def _save(self, adapter: Adapter, folder: str, model: ModelSpec) -> None:
+        try:
+            save(adapter, Path(folder), model)
+        except OSError as error:
+            # The run is whole without it: a full disk must not cost its scores.
+            self._emit(Facts("checks", {"adapter_not_saved": error.strerror or type(error).__name__}))
 
     def _loaded_base(self, job: Job, meter: PhaseMeter) -> Base:
         spec = job.spec
@@ -102,8 +111,10 @@ class Session:
         census = Census() if job.measured and job.device == "cuda" else None
         with meter.measure("train"):
             trained = train(base, adapter, examples, recipe, on_step, census)
-        if census is not None and census.parts is not None:
-            self._emit(Facts("breakdown", census.parts))
+            meter.excluded_s = 0.0 if census is None else census.seconds
+        parts = None if census is None else census.parts()
+        if parts is not None:
+            self._emit(Facts("breakdown", parts))
         self._emit(
             Facts(
                 "tokens",
@@ -168,6 +179,12 @@ def _answer(base: Base, template: PromptTemplate, encoded: tuple[Encoded, ...], 
     text = base.tokenizer.decode(list(written.ids), skip_special_tokens=True)
     source = encoded[written.index]
     return Answer(source.example_id, template.answer(text), len(written.ids), written.hit_limit, source.truncated)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the GPU had no memory left: the allocator says so itself; on a small card the driver or cuBLAS may."""
+    told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)
 
 
 def _first_line(error: BaseException) -> str:

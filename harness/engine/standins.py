@@ -5,6 +5,7 @@ Each holds to the library's source as it is (bitsandbytes 0.50, autograd/_functi
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -128,6 +129,23 @@ class _FlashAttention(torch.autograd.Function):
         made = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
         del summed, row_products
         return made
+
+
+@contextmanager
+def fused_dropout() -> Iterator[None]:
+    """Dropout as a GPU computes it, with a mask of one byte an element; elsewhere the mask has the inputs' type."""
+    original = nn.Dropout.forward
+
+    def forward(self: nn.Dropout, input: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0.0:
+            return input
+        return torch.native_dropout(input, self.p, True)[0]
+
+    nn.Dropout.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Dropout.forward = original  # type: ignore[method-assign]
 
 
 def attention(

@@ -145,10 +145,12 @@ def test_a_run_that_does_not_fit_a_smaller_card_is_a_finding_with_its_phase_and_
 
 
 def test_a_trial_that_a_warm_worker_cannot_hold_is_tried_in_a_fresh_process(tmp_path: Path) -> None:
-    grid = tiny_grid(*LARGER, "training.batch_size=16", "training.memory_limit=2GiB")
+    grid = tiny_grid(*LARGER, "training.batch_size=16")
+    limit = 2 * 1024**3
     with bench(grid, tmp_path) as (conductor, specs):
-        zero_shot = conductor.run(specs.baselines("validation")[0])
-        record = conductor.run(specs.trial(grid.arm("lora"), 0, grid.block(grid.arm("lora"))[0]))
+        zero_shot = conductor.run(replace(specs.baselines("validation")[0], memory_limit_bytes=limit))
+        trial = specs.trial(grid.arm("lora"), 0, grid.block(grid.arm("lora"))[0])
+        record = conductor.run(replace(trial, memory_limit_bytes=limit))
     assert zero_shot.status == "completed"
     assert record.status == "out_of_memory"
     assert record.checks["warm_worker"] is False

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.engine.batches import TrainingPlan, evaluation_plan, longest_batch, rounded_up, step_count, training_plan
+from harness.engine.batches import TrainingPlan, evaluation_plan, largest_batches, rounded_up, step_count, training_plan
 from study.settings import EngineSettings
 from tests.unit.harness.conftest import training
 
@@ -76,28 +76,28 @@ PAIRS = [(17, 5), (300, 20), (45, 9), (45, 30), (90, 4), (12, 3), (260, 80), (33
 def test_the_longest_batch_is_the_one_with_the_most_padded_tokens() -> None:
     plan = TrainingPlan(((0, 2), (4, 1), (5, 6)))
     settings = training(batch_size=2, micro_batch_size=2)
-    assert longest_batch(plan, PAIRS, settings) == (2, 304, 4 + 20)
+    assert largest_batches(plan, PAIRS, settings)[0] == (2, 304, 4 + 20)
 
 
 def test_of_batches_of_one_width_the_one_with_most_logits_counts() -> None:
     settings = training(batch_size=2, micro_batch_size=2)
     # 300 and 297 tokens are padded to 304 alike.
-    assert longest_batch(TrainingPlan(((0, 1), (1, 1))), [(297, 40), (300, 20)], settings) == (2, 304, 60)
-    assert longest_batch(TrainingPlan(((1, 1), (0, 1))), [(297, 40), (300, 20)], settings) == (2, 304, 60)
+    assert largest_batches(TrainingPlan(((0, 1), (1, 1))), [(297, 40), (300, 20)], settings)[0] == (2, 304, 60)
+    assert largest_batches(TrainingPlan(((1, 1), (0, 1))), [(297, 40), (300, 20)], settings)[0] == (2, 304, 60)
 
 
 def test_micro_batches_are_looked_at_one_by_one() -> None:
     plan = TrainingPlan(((0, 1, 2, 6), (3, 4, 5, 7)))
-    assert longest_batch(plan, PAIRS, training(batch_size=4, micro_batch_size=4)) == (4, 304, 5 + 20 + 9 + 80)
-    assert longest_batch(plan, PAIRS, training(batch_size=4, micro_batch_size=2)) == (2, 304, 5 + 20)
-    assert longest_batch(plan, PAIRS, training(batch_size=4, micro_batch_size=1)) == (1, 304, 20)
+    assert largest_batches(plan, PAIRS, training(batch_size=4, micro_batch_size=4))[0] == (4, 304, 5 + 20 + 9 + 80)
+    assert largest_batches(plan, PAIRS, training(batch_size=4, micro_batch_size=2))[0] == (2, 304, 5 + 20)
+    assert largest_batches(plan, PAIRS, training(batch_size=4, micro_batch_size=1))[0] == (1, 304, 20)
 
 
 def test_more_dialogues_can_hold_more_than_longer_ones() -> None:
     # The last micro-batch of a step may be smaller than the others.
     plan = TrainingPlan(((4, 9, 1),))
-    assert longest_batch(plan, PAIRS, training(batch_size=3, micro_batch_size=2)) == (1, 304, 20)
-    assert longest_batch(plan, [*PAIRS[:9], (190, 11)], training(batch_size=3, micro_batch_size=2)) == (2, 192, 15)
+    assert largest_batches(plan, PAIRS, training(batch_size=3, micro_batch_size=2))[0] == (1, 304, 20)
+    assert largest_batches(plan, [*PAIRS[:9], (190, 11)], training(batch_size=3, micro_batch_size=2))[0] == (2, 192, 15)
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_logits_are_made_where_the_loss_is_and_everywhere_without_the_lever(
     changes: dict[str, object], logits: int
 ) -> None:
     settings = training(batch_size=2, micro_batch_size=2, **changes)
-    assert longest_batch(TrainingPlan(((4, 1),)), PAIRS, settings) == (2, 304, logits)
+    assert largest_batches(TrainingPlan(((4, 1),)), PAIRS, settings)[0] == (2, 304, logits)
 
 
 def test_widths_are_padded_to_the_multiple() -> None:
     def width(multiple: int) -> int:
         engine = EngineSettings(pad_to_multiple=multiple)
-        return longest_batch(TrainingPlan(((1,),)), PAIRS, training(micro_batch_size=1, engine=engine))[1]
+        return largest_batches(TrainingPlan(((1,),)), PAIRS, training(micro_batch_size=1, engine=engine))[0][1]
 
     assert [width(multiple) for multiple in (1, 8, 64, 512)] == [300, 304, 320, 512]
 
@@ -137,7 +137,7 @@ def test_no_micro_batch_is_longer_and_it_is_in_the_first_step(
     whole, micro = sizes
     chosen = training(batch_size=whole, micro_batch_size=micro)
     plan = training_plan([total for total, _ in lengths], whole, 5, seed, group=group)
-    dialogues, width, _ = longest_batch(plan, lengths, chosen)
+    dialogues, width, _ = largest_batches(plan, lengths, chosen)[0]
     widths = [
         rounded_up(max(lengths[index][0] for index in step[at : at + micro]), 8)
         for step in plan.steps
@@ -145,3 +145,10 @@ def test_no_micro_batch_is_longer_and_it_is_in_the_first_step(
     ]
     assert (dialogues, width) == (micro, max(widths))
     assert max(widths[: whole // micro]) == width
+
+
+def test_a_batch_with_more_logits_is_one_of_the_largest_though_others_are_longer() -> None:
+    lengths = [(304, 10), (296, 40), (288, 30), (200, 60)]
+    plan = TrainingPlan(((0,), (1,), (2,), (3,)))
+    found = largest_batches(plan, lengths, training(batch_size=1, micro_batch_size=1))
+    assert found == ((1, 304, 10), (1, 296, 40), (1, 200, 60))

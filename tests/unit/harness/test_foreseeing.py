@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import foreseeing
 from harness.engine.rehearsing import rehearse_all
 from harness.flow import examples_text
 from harness.forecast import Rates
@@ -150,16 +151,18 @@ def test_a_run_that_cannot_be_rehearsed_has_no_forecast_and_the_next_one_has(
     assert foreseer.forecast(spec, Rates(), "Fake 24").breakdown is not None
 
 
-def test_a_worker_that_dies_costs_its_forecast_and_nothing_else(
-    foreseer: Foreseer, specs: Specs, model: ModelReady
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_costs_its_forecast_and_nothing_else(
+    foreseer: Foreseer, specs: Specs, model: ModelReady, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
     spec = run_of(specs, "qlora@double_quant=true")
     foreseer.ask(spec, model)
     worker = foreseer._worker
     assert worker is not None
-    os.kill(worker.pid, signal.SIGSTOP)
-    foreseer.ask(spec, model)
-    os.kill(worker.pid, signal.SIGKILL)
+    os.kill(worker.pid, how)
+    with monkeypatch.context() as patch:
+        patch.setattr(foreseeing, "PATIENCE_S", 1.0)
+        foreseer.ask(spec, model)
     assert foreseer.forecast(spec, Rates(), "Fake 24") == ForecastPart()
     foreseer.ask(spec, model)
     assert foreseer.forecast(spec, Rates(), "Fake 24").breakdown is not None

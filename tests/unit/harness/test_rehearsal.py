@@ -239,8 +239,18 @@ def test_the_optimizer_s_state_is_what_adamw_makes(tiny_folder: str) -> None:
     assert rehearsed(arm_of(Precision.BF16))["optimizer"] == sum(rounded(value.nbytes) for value in made)
 
 
-def test_a_paged_optimizer_holds_nothing_that_the_allocator_sees() -> None:
-    assert rehearsed(arm_of(Precision.NF4), replace(TRAINING, optimizer="paged_adamw_8bit"))["optimizer"] == 0
+def test_a_paged_optimizer_holds_two_bytes_a_weight_of_small_matrices_and_pages_large_ones() -> None:
+    def held(rank: int) -> tuple[int, int]:
+        training = replace(TRAINING, optimizer="paged_adamw_8bit")
+        stage = set_stage(shape_config(TINY), arm_of(Precision.NF4), rank, training)
+        small = [p for p in adapter_of(stage).model.parameters() if p.requires_grad and p.numel() < 100_000]
+        parts = training_peak(stage, arm_of(Precision.NF4), training, BATCH)
+        return parts["optimizer"], sum(2 * rounded(p.numel()) for p in small)
+
+    few, many = held(4), held(512)
+    assert few[0] == few[1] > 0
+    # A matrix of fc1 and fc2 has 512 × 256 elements at that rank.
+    assert many[0] == many[1] < 2 * 512 * sum(linear.inputs + linear.outputs for linear in TINY.linears) * TINY.layers
 
 
 def test_a_second_micro_batch_finds_the_gradients_of_the_first() -> None:
@@ -375,7 +385,7 @@ def test_a_zero_shot_arm_has_no_training_to_rehearse() -> None:
 
 def test_generation_holds_the_weights_and_keys_and_values_of_every_layer() -> None:
     stage = set_stage(shape_config(TINY), arm_of(Precision.BF16), None, None)
-    short, long = (evaluation_peak(stage, (8, 64, fresh)) for fresh in (2_000, 4_000))
+    short, long = (evaluation_peak(stage, (8, 64, fresh, 8)) for fresh in (2_000, 4_000))
     assert short["base_weights"] == rehearsed(arm_of(Precision.BF16))["base_weights"]
     assert short["gradients"] == short["optimizer"] == short["adapters"] == 0
     # Keys and values of 2,000 tokens more in two layers, and the last of them once more while it is joined to them.
@@ -386,9 +396,35 @@ def test_generation_holds_the_weights_and_keys_and_values_of_every_layer() -> No
 
 def test_reading_a_long_prompt_is_the_peak_of_generation_where_little_is_written() -> None:
     stage = set_stage(shape_config(TINY), arm_of(Precision.BF16), None, None)
-    few, many = (evaluation_peak(stage, (8, 512, fresh))["activations"] for fresh in (1, 8))
+    few, many = (evaluation_peak(stage, (8, 512, fresh, 8))["activations"] for fresh in (1, 8))
     assert few == many
-    assert evaluation_peak(stage, (16, 512, 1))["activations"] > 1.9 * few
+    assert evaluation_peak(stage, (16, 512, 1, 16))["activations"] > 1.9 * few
+
+
+def test_the_loss_of_long_references_is_the_peak_where_the_vocabulary_is_large() -> None:
+    shape = llama_shape(vocabulary=50_000, hidden=64, intermediate=256, layers=2, heads=(4, 1), tied=True)
+    stage = set_stage(shape_config(shape), arm_of(Precision.BF16), None, None)
+    few, many = (sum(evaluation_peak(stage, (8, 64, 4, learned)).values()) for learned in (8, 800))
+    # 792 positions more, each with a row of logits in bf16 and in fp32 at least.
+    assert many - few > 700 * 50_000 * (2 + 4)
+
+
+def dropped(dropout: float) -> dict[str, int]:
+    arm = arm_of(Precision.BF16, dropout=dropout)
+    return training_peak(set_stage(shape_config(TINY), arm, RANK, TRAINING), arm, TRAINING, BATCH)
+
+
+def test_the_adapter_s_dropout_keeps_its_output_and_a_mask_of_a_byte_an_element() -> None:
+    without, with_dropout = dropped(0.0), dropped(0.05)
+    dialogues, width, _ = BATCH
+    # Six linear layers in each of two decoder layers: what goes into the adapter (two bytes) and the mask (one).
+    inputs = 2 * dialogues * width * (4 * 64 + 64 + 256)
+    more = with_dropout["activations"] - without["activations"]
+    # Some of these layers shared one input before; each keeps its own now.
+    assert inputs < more < 3 * inputs
+    assert {name: size for name, size in with_dropout.items() if name not in ("activations", "rest", "logits")} == {
+        name: size for name, size in without.items() if name not in ("activations", "rest", "logits")
+    }
 
 
 def test_generation_of_grouped_heads_keeps_fewer_keys() -> None:
@@ -397,7 +433,7 @@ def test_generation_of_grouped_heads_keeps_fewer_keys() -> None:
         for keys in (1, 4)
     )
     small, large = (
-        evaluation_peak(set_stage(shape_config(shape), arm_of(Precision.BF16), None, None), (8, 16, 4_000))
+        evaluation_peak(set_stage(shape_config(shape), arm_of(Precision.BF16), None, None), (8, 16, 4_000, 8))
         for shape in (grouped, full)
     )
     assert small["activations"] < 0.35 * large["activations"]

@@ -114,23 +114,28 @@ def test_batch_and_tokens_are_those_of_the_training_itself(
     assert largest.ids.numel() == max(batch.ids.numel() for batch in made[: settings.batch_size // size])
 
 
-def test_peaks_are_those_of_the_rehearsal_with_that_batch(tiny_folder: str, train_file: Path) -> None:
+def test_peaks_are_those_of_the_rehearsal_with_that_batch(
+    tiny_folder: str, load: Callable[[Precision], Base], examples: tuple[Example, ...], train_file: Path
+) -> None:
+    references = max(len(item.completion) for item in encode(load(Precision.BF16), examples, training(max_tokens=80)))
     arm = arm_of(Precision.NF4, checkpointing=True)
-    (answer,) = ask(case_of(arm, evaluated=(8, 64, 16)), folder=tiny_folder, train_file=train_file)
+    (answer,) = ask(case_of(arm, evaluated=(8, 64, 16, 80)), folder=tiny_folder, train_file=train_file)
     assert answer.batch is not None
     stage = set_stage(model_config(TINY, None, tiny_folder), arm, 4, SETTINGS)
     assert answer.parts == training_peak(stage, arm, SETTINGS, answer.batch)
-    assert answer.evaluate_bytes == sum(evaluation_peak(stage, (8, 64, 16)).values())
+    assert answer.evaluate_bytes == sum(evaluation_peak(stage, (8, 64, 16, 8 * references)).values())
     assert (answer.trainable, answer.total) == (stage.trainable, stage.total)
 
 
 def test_prompts_of_generation_are_no_longer_than_the_longest_example(
     tiny_folder: str, load: Callable[[Precision], Base], examples: tuple[Example, ...], train_file: Path
 ) -> None:
-    zero_shot = RehearsalCase(arm_of(method=Method.NONE, targets=()), None, None, 0, evaluated=(4, 1_500, 8))
+    zero_shot = RehearsalCase(arm_of(method=Method.NONE, targets=()), None, None, 0, evaluated=(4, 1_500, 8, 1))
     (answer,) = ask(zero_shot, folder=tiny_folder, train_file=train_file)
-    longest = max(item.length for item in encode(load(Precision.BF16), examples, training(max_tokens=1_508)))
-    (expected,) = ask(replace(zero_shot, evaluated=(4, longest, 8)), folder=tiny_folder)
+    encoded = encode(load(Precision.BF16), examples, training(max_tokens=1_508))
+    longest = max(item.length for item in encoded)
+    learned = 4 * max(len(item.completion) for item in encoded)
+    (expected,) = ask(replace(zero_shot, evaluated=(4, longest, 8, learned)), folder=tiny_folder)
     assert longest < 1_500
     assert answer == expected
 
@@ -179,7 +184,7 @@ def test_an_unknown_model_is_told_for_every_case(monkeypatch: pytest.MonkeyPatch
 
 def test_a_zero_shot_arm_is_answered_with_its_evaluation(tiny_folder: str) -> None:
     arm = arm_of(method=Method.NONE, targets=())
-    (answer,) = ask(RehearsalCase(arm, None, None, 0, evaluated=(4, 64, 8)), folder=tiny_folder)
+    (answer,) = ask(RehearsalCase(arm, None, None, 0, evaluated=(4, 64, 8, 40)), folder=tiny_folder)
     assert (answer.parts, answer.trainable, answer.error) == (None, 0, None)
     assert answer.total == KNOWN_SHAPES[TINY].parameters
     assert answer.evaluate_bytes is not None

@@ -90,10 +90,17 @@ def test_more_repeats_of_an_arm_add_runs_and_change_none() -> None:
     assert len(more) == len(once) + 3 * 2
 
 
-def test_a_memory_limit_makes_every_run_another_one() -> None:
+def blocks(specs: Specs) -> list[RunSpec]:
+    """The trials of every arm."""
+    return [run for arm in specs.grid.trained_arms for run in specs.block(arm)]
+
+
+def test_a_memory_limit_makes_every_run_on_the_test_split_another_one_and_leaves_the_choices() -> None:
     plain, limited = ids(), ids("training.memory_limit=8GiB")
     assert len(plain) == len(limited)
-    assert not plain & limited
+    free, bound = specs_of(), specs_of("training.memory_limit=8GiB")
+    assert plain & limited == {run.run_id for run in (*free.baselines("validation"), *blocks(free))} & plain
+    assert [run.run_id for run in blocks(free)] == [run.run_id for run in blocks(bound)]
     assert ids("training.memory_limit=8192MiB") == limited
     specs = specs_of("training.memory_limit=8GiB")
     assert {run.memory_limit_bytes for run in (*confirms(specs), *specs.baselines("test"))} == {8 * 1024**3}
