@@ -36,16 +36,16 @@ _FEW = 8
 def draw_forecast(figure: ForecastFigure) -> dict[str, bytes]:
     """The figure as PDF, PNG and SVG: the same value gives the same bytes."""
     with mpl.rc_context(SETTINGS), sns.axes_style("ticks"):
-        groups = figure.groups
-        names = tuple(dict.fromkeys(groups.values()))
-        canvas = canvas_of(COLUMN if len({groups[point.arm] for point in figure.points}) <= _FEW else PAGE, _HEIGHT)
+        names = tuple(dict.fromkeys(figure.group(arm) for arm in figure.arms))
+        shown = {figure.group(point.arm) for point in figure.points}
+        canvas = canvas_of(COLUMN if len(shown) <= _FEW else PAGE, _HEIGHT)
         # Crosses stand half above the upper edge.
         canvas.set_layout_engine("constrained", h_pad=0.08)
         axis = canvas.subplots()
         chosen = looks(names)
         _frame(axis, figure)
         for point in figure.points:
-            colour, marker = taken(chosen, groups[point.arm])
+            colour, marker = taken(chosen, figure.group(point.arm))
             if point.measured is None:
                 axis.plot(point.forecast, 1.0, transform=axis.get_xaxis_transform(), **_cross(colour))
                 continue
@@ -96,7 +96,7 @@ def _frame(axis: Axes, figure: ForecastFigure) -> None:
 
 
 def _handles(figure: ForecastFigure, chosen: Mapping[str, Style]) -> list[Artist]:
-    shown = {figure.groups[point.arm] for point in figure.points}
+    shown = {figure.group(point.arm) for point in figure.points}
     handles: list[Artist] = [
         Line2D([], [], linestyle="none", marker=marker, markersize=4, color=colour, label=short(name, _NAME_CHARACTERS))
         for name, (colour, marker) in chosen.items()

@@ -38,12 +38,9 @@ class ForecastFigure:
     points: tuple[ForecastPoint, ...]
     caption: str
 
-    @property
-    def groups(self) -> dict[str, str]:
-        """What each arm is drawn as: itself, or its family."""
-        if len(self.arms) <= MOST_ARMS:
-            return {arm: arm for arm in self.arms}
-        return {arm: arm.partition("@")[0] for arm in self.arms}
+    def group(self, arm: str) -> str:
+        """What an arm is drawn as: itself, or its family."""
+        return arm if len(self.arms) <= MOST_ARMS else arm.partition("@")[0]
 
     @property
     def run_ids(self) -> tuple[str, ...]:
