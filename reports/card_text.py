@@ -61,7 +61,7 @@ def _score(arm: ArmEvidence, metric: str) -> tuple[float, float] | None:
 
 
 def _body(evidence: Evidence, claims: Sequence[ClaimResult], arm: ArmEvidence, record: Record) -> Iterator[str]:
-    yield f"# {_(arm.part.name)}: a {_precision(record)} LoRA adapter for dialogue summarisation"
+    yield f"# {_(arm.part.name)}: a LoRA adapter on a {_bits(record)} base, for dialogue summarisation"
     yield ""
     yield (
         f"Trained in the study {_code(evidence.study)} on {_code(record.model.id)}"
@@ -95,6 +95,13 @@ def _code(text: object) -> str:
 def _precision(record: Record) -> str:
     names = {"int8": "8-bit (LLM.int8)", "nf4": "4-bit (NF4)", "fp4": "4-bit (FP4)"}
     return names.get(record.precision.base, record.precision.base)
+
+
+def _bits(record: Record) -> str:
+    """The base's precision as it stands in a title."""
+    return {"int8": "quantised (LLM.int8)", "nf4": "4-bit (NF4)", "fp4": "4-bit (FP4)"}.get(
+        record.precision.base, record.precision.base
+    )
 
 
 def _rows(pairs: Sequence[tuple[str, object]]) -> list[str]:
