@@ -48,7 +48,9 @@ reference: $(READY) ## the tables of the published reference studies again, besi
 	  name=$$(basename $$study); \
 	  $(PY) -m reports $$name --out reports/out > /dev/null; \
 	  mkdir -p $$study/tables; \
-	  cp reports/out/$$name/tables/{main,memory,breakdown,forecast,cost,repeats}.{md,csv} $$study/tables/ 2> /dev/null || true; \
+	  for table in main memory breakdown forecast cost repeats; do \
+	    if [[ -e reports/out/$$name/tables/$$table.md ]]; then cp reports/out/$$name/tables/$$table.{md,csv} $$study/tables/; fi; \
+	  done; \
 	done
 
 test: $(READY) ## every test that needs no GPU

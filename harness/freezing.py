@@ -27,7 +27,7 @@ class Candidate:
 
 def ranked(candidates: Sequence[Candidate], select_by: str) -> list[Candidate]:
     """Scored candidates, best first by `select_by`, ties by validation loss, then by the order of the block."""
-    sign = 1.0 if METRICS[select_by].better == "lower" else -1.0
+    sign = -METRICS[select_by].sign
     scored = [candidate for candidate in candidates if candidate.mean(select_by) is not None]
     return sorted(scored, key=lambda item: (sign * (item.mean(select_by) or 0.0), item.mean("validation_loss") or 0.0))
 

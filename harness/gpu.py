@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from results.schema import GpuStatePart
+
 # Samples a second; 20 is the least that a record's peaks are trusted at. A training step of the smallest studies takes
 # tens of milliseconds.
 RATE_HZ = 25.0
@@ -54,20 +56,6 @@ class GpuReading:
         return frozenset(process.pid for process in self.processes)
 
 
-@dataclass(frozen=True, slots=True)
-class GpuState:
-    """What a GPU is doing: utilisation in percent of the last sample period, clocks in MHz, °C, watts; None where the
-    board has no such sensor."""
-
-    utilisation_percent: int | None = None
-    memory_utilisation_percent: int | None = None
-    sm_clock_mhz: int | None = None
-    memory_clock_mhz: int | None = None
-    temperature_c: int | None = None
-    power_w: float | None = None
-    power_limit_w: float | None = None
-
-
 class GpuReader(Protocol):
     """What the conductor asks of a GPU library."""
 
@@ -86,7 +74,7 @@ class GpuReader(Protocol):
         Raises GpuError where there is no such device.
         """
 
-    def state(self, uuid: str) -> GpuState:
+    def state(self, uuid: str) -> GpuStatePart:
         """Utilisation, clocks, temperature and power now. Raises GpuError where there is no such device."""
 
 

@@ -67,6 +67,7 @@ def foresee(grid: Grid, work: Workload, train: str | None, results: Path, machin
     """The prospects of a study.
 
     Args:
+        work: how many trainings each arm has, and the dialogues of each split.
         train: the training examples as JSON lines, None where they are not here.
         results: the folder whose studies tell of times; the reference studies that come with the project do too.
         machine: the GPU's name or `cpu`; None is any GPU.

@@ -3,9 +3,9 @@
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from harness.gpu import Before, GpuDevice, GpuError, GpuPeak, GpuReader, GpuState, Sampler, visible
+from harness.gpu import Before, GpuDevice, GpuError, GpuPeak, GpuReader, Sampler, visible
 from harness.messages import Device, MemoryLimit
 from results.schema import EnergyPart, GpuPart, GpuStatePart
 
@@ -17,7 +17,7 @@ class Outset:
     device: GpuDevice
     before: Before
     energy_j: float | None
-    state: GpuState
+    state: GpuStatePart
     moment: float
 
 
@@ -100,7 +100,7 @@ class GpuWatch:
     def run_started(self) -> None:
         """Another run of a worker that is there already: its window begins now."""
         self._run = self._now()
-        self._state = self._read_state() or GpuState()
+        self._state = self._read_state() or GpuStatePart()
         self._peaks = []
 
     def phase_started(self) -> None:
@@ -132,8 +132,8 @@ class GpuWatch:
             total_bytes=outset.device.total_bytes,
             baseline_bytes=outset.before.device_bytes,
             driver_reserved_bytes=outset.before.reserved_bytes,
-            before=GpuStatePart(**asdict(self._state)),
-            after=None if state is None else GpuStatePart(**asdict(state)),
+            before=self._state,
+            after=state,
             foreign_before=tuple((process.pid, process.used_bytes) for process in outset.before.processes),
             foreign_during=max((peak.others for peak in self._peaks), default=0),
             samples_per_second=round(samples / seconds, 2) if seconds > 0 else None,
@@ -146,7 +146,7 @@ class GpuWatch:
             # A card that cannot be read leaves the energy unknown; what else went wrong the worker will say.
             return None, time.monotonic()
 
-    def _read_state(self) -> GpuState | None:
+    def _read_state(self) -> GpuStatePart | None:
         try:
             return self._reader.state(self.device.uuid)
         except GpuError:

@@ -50,11 +50,10 @@ def winner(evidence: Evidence, folder: StudyFolder, arm: str | None = None) -> W
             raise NoAdapter(f"--arm {shown(arm)}: {choices(item.arm.part.name for item in kept)}")
         return named[0]
     select_by = METRICS["rougeL" if evidence.frozen is None else evidence.frozen.select_by]
-    sign = 1.0 if select_by.better == "higher" else -1.0
 
     def rank(item: Winner) -> float:
         score = None if item.arm.choice is None else item.arm.choice.score
-        return float("-inf") if score is None else sign * score
+        return float("-inf") if score is None else select_by.sign * score
 
     return max(kept, key=rank)
 

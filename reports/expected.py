@@ -109,7 +109,7 @@ def _curve(
     found = {run_id: usable[run_id].quality for run_id in ids if run_id in usable}
     values = [quality[metric] for quality in found.values() if quality is not None]
     failed = len(ids) - len(values)
-    sign = 1.0 if METRICS[metric].better == "higher" else -1.0
+    sign = METRICS[metric].sign
     best = expected_best([sign * value for value in (*values, *[worst] * failed)])
     seconds = [used for run_id in found if (used := usable[run_id].seconds.train) is not None]
     mean = sum(seconds) / len(seconds) if seconds else None

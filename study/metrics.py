@@ -19,9 +19,10 @@ class Metric:
     rule: Literal["mean", "max", "first"] | None
     source: str
 
-    def is_better(self, value: float, than: float) -> bool:
-        """Whether `value` beats `than` in this metric's direction."""
-        return value > than if self.better == "higher" else value < than
+    @property
+    def sign(self) -> float:
+        """1 where a higher value is better, else -1: what a value is multiplied by so that the best is the highest."""
+        return 1.0 if self.better == "higher" else -1.0
 
 
 _ROUGE = "Lin 2004; rouge_score 0.1.2, stemmed, F measure"

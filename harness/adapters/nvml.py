@@ -6,7 +6,8 @@ from typing import Any
 
 import pynvml
 
-from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReading, GpuState
+from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReading
+from results.schema import GpuStatePart
 
 _ERRORS = (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError)
 # The driver, or the driver for this board, does not know the question.
@@ -53,14 +54,14 @@ class Nvml:
         millijoules = _ask("the energy", uuid, pynvml.nvmlDeviceGetTotalEnergyConsumption, handle, none_for=_NO_SENSOR)
         return _thousandth(millijoules)
 
-    def state(self, uuid: str) -> GpuState:
+    def state(self, uuid: str) -> GpuStatePart:
         handle = self._handle(uuid)
 
         def sensor(question: str, function: Callable[..., Any], *kind: int) -> Any:
             return _ask(question, uuid, function, handle, *kind, none_for=_NO_SENSOR)
 
         use = sensor("the utilisation", pynvml.nvmlDeviceGetUtilizationRates)
-        return GpuState(
+        return GpuStatePart(
             utilisation_percent=None if use is None else int(use.gpu),
             memory_utilisation_percent=None if use is None else int(use.memory),
             sm_clock_mhz=sensor("the SM clock", pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),

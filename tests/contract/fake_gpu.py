@@ -2,11 +2,12 @@
 
 import os
 
-from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReading, GpuState
+from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReading
+from results.schema import GpuStatePart
 
 DEVICE = GpuDevice("GPU-11111111-2222-3333-4444-555555555555", "Fake 24", 24 * 1024**3, "580.1")
 RESERVED = 600 * 1024**2
-STATE = GpuState(
+STATE = GpuStatePart(
     utilisation_percent=40,
     memory_utilisation_percent=10,
     sm_clock_mhz=1_500,
@@ -20,7 +21,7 @@ STATE = GpuState(
 class FakeGpus:
     """One GPU of 24 GiB whose readings a test sets. Its energy counter grows by one joule a call."""
 
-    def __init__(self, *, counts_energy: bool = True, state: GpuState = STATE) -> None:
+    def __init__(self, *, counts_energy: bool = True, state: GpuStatePart = STATE) -> None:
         """`counts_energy` False makes it a board without an energy counter."""
         self._reading = GpuReading(0, RESERVED, ())
         self._energy_j: float | None = 1_000.0 if counts_energy else None
@@ -51,7 +52,7 @@ class FakeGpus:
         self.add_energy(1.0)
         return self._energy_j
 
-    def state(self, uuid: str) -> GpuState:
+    def state(self, uuid: str) -> GpuStatePart:
         _known(uuid)
         return self._state
 

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReader, GpuReading, GpuState
+from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReader, GpuReading
+from results.schema import GpuStatePart
 
 Answer = TypeVar("Answer")
 
@@ -43,8 +44,8 @@ class RecordingGpus:
     def energy_j(self, uuid: str) -> float | None:
         return self._record("energy_j", (uuid,), lambda: self._reader.energy_j(uuid), lambda energy: energy)
 
-    def state(self, uuid: str) -> GpuState:
-        return self._record("state", (uuid,), lambda: self._reader.state(uuid), asdict)
+    def state(self, uuid: str) -> GpuStatePart:
+        return self._record("state", (uuid,), lambda: self._reader.state(uuid), GpuStatePart.model_dump)
 
     def _record(
         self, method: str, arguments: tuple[str, ...], ask: Callable[[], Answer], plain: Callable[[Any], object]
@@ -106,8 +107,8 @@ class ReplayedGpus:
         answer: float | None = self._next("energy_j", uuid)
         return answer
 
-    def state(self, uuid: str) -> GpuState:
-        return GpuState(**self._next("state", uuid))
+    def state(self, uuid: str) -> GpuStatePart:
+        return GpuStatePart(**self._next("state", uuid))
 
     def _next(self, *question: str) -> Any:
         with self._lock:

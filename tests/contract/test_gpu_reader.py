@@ -5,7 +5,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -144,7 +143,7 @@ def test_energy_is_positive_and_never_falls(reader: GpuReader, device: GpuDevice
 @every_reader
 def test_the_state_s_values_are_those_of_a_board(reader: GpuReader, device: GpuDevice) -> None:
     state = reader.state(device.uuid)
-    assert device.parent is not None or any(value is not None for value in astuple(state))
+    assert device.parent is not None or any(value is not None for value in state.model_dump().values())
     for percent in (state.utilisation_percent, state.memory_utilisation_percent):
         assert percent is None or 0 <= percent <= 100
     for mhz in (state.sm_clock_mhz, state.memory_clock_mhz):

@@ -15,11 +15,11 @@ from harness.gpu import (
     GpuPeak,
     GpuProcess,
     GpuReading,
-    GpuState,
     Sampler,
     attribute,
     visible,
 )
+from results.schema import GpuStatePart
 
 GIB = 1024**3
 A = GpuDevice("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "H200", 140 * GIB, "580.1")
@@ -183,8 +183,8 @@ class Scripted:
     def energy_j(self, uuid: str) -> float | None:
         return None
 
-    def state(self, uuid: str) -> GpuState:
-        return GpuState()
+    def state(self, uuid: str) -> GpuStatePart:
+        return GpuStatePart()
 
 
 class Clock:

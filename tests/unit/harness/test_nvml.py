@@ -10,7 +10,8 @@ import pynvml
 import pytest
 
 from harness.adapters.nvml import Nvml, open_gpus
-from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReading, GpuState
+from harness.gpu import GpuDevice, GpuError, GpuProcess, GpuReading
+from results.schema import GpuStatePart
 
 MIB = 1024**2
 UNKNOWN = "GPU-00000000-0000-0000-0000-000000000000"
@@ -247,7 +248,7 @@ class TestMig:
         assert gpus.energy_j(split.uuid) == 5_000.5
 
     def test_an_instance_s_missing_sensors_are_unknown(self, gpus: Nvml, split: Board) -> None:
-        assert gpus.state(self.INSTANCES[0]) == GpuState()
+        assert gpus.state(self.INSTANCES[0]) == GpuStatePart()
 
     def test_an_unknown_instance_is_an_error_also_for_its_energy(self, gpus: Nvml, split: Board) -> None:
         with pytest.raises(GpuError, match="MIG-0"):
@@ -261,7 +262,7 @@ def test_energy_is_given_in_joules(gpus: Nvml, board: Board) -> None:
 
 
 def test_the_state_is_given_in_percent_megahertz_degrees_and_watts(gpus: Nvml, board: Board) -> None:
-    assert gpus.state(board.uuid) == GpuState(
+    assert gpus.state(board.uuid) == GpuStatePart(
         utilisation_percent=87,
         memory_utilisation_percent=31,
         sm_clock_mhz=1_980,
@@ -303,7 +304,7 @@ def test_a_sensor_that_a_board_lacks_takes_no_other_with_it(
 ) -> None:
     setattr(board, sensor, error())
     state = gpus.state(board.uuid)
-    assert {name for name in GpuState.__slots__ if getattr(state, name) is None} == missing
+    assert {name for name in GpuStatePart.model_fields if getattr(state, name) is None} == missing
 
 
 def every_error() -> list[type[Exception]]:

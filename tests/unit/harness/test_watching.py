@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.gpu import Before, GpuDevice, GpuError, GpuProcess, GpuReader, GpuReading, GpuState
+from harness.gpu import Before, GpuDevice, GpuError, GpuProcess, GpuReader, GpuReading
 from harness.messages import MemoryLimit
 from harness.watching import GpuWatch, Outset, of_worker, outsets, played, usable_device
 from results.schema import GpuStatePart
@@ -45,7 +45,7 @@ class Failing(FakeGpus):
         self._check("energy_j")
         return super().energy_j(uuid)
 
-    def state(self, uuid: str) -> GpuState:
+    def state(self, uuid: str) -> GpuStatePart:
         self._check("state")
         return super().state(uuid)
 
@@ -244,13 +244,13 @@ def test_the_next_run_of_a_warm_worker_knows_nothing_of_the_others_in_the_one_be
 def test_the_state_before_a_run_is_that_of_its_beginning(gpus: FakeGpus) -> None:
     outset = outset_of(gpus)
     with watching(gpus, outset) as watch:
-        gpus._state = replace(STATE, temperature_c=80)
+        gpus._state = STATE.model_copy(update={"temperature_c": 80})
         part, _ = watch.run_ended()
-        assert asdict(STATE) == part.before.model_dump()
+        assert part.before == STATE
         assert part.after is not None
         assert part.after.temperature_c == 80
         watch.run_started()
-        gpus._state = replace(STATE, temperature_c=60)
+        gpus._state = STATE.model_copy(update={"temperature_c": 60})
         part, _ = watch.run_ended()
     assert part.before.temperature_c == 80
     assert part.after is not None
