@@ -27,8 +27,6 @@ class Foreseer:
         self._worker: Worker | None = None
         self._asked: str | None = None
         self._answer: Rehearsal | None = None
-        # Answers still to come; one to an earlier question that nobody waited for must not be taken for a later one's.
-        self._owed = 0
 
     def ask(self, spec: RunSpec, model: ModelReady) -> None:
         """Has a run rehearsed, and waits for it; a run without training is not."""
@@ -37,18 +35,8 @@ class Foreseer:
             return
         case = RehearsalCase(spec.arm, spec.hyperparameters.rank, spec.training, spec.seed)
         examples = str(self._folder.examples(spec.train.split, spec.train.hash))
-        try:
-            if self._worker is None:
-                self._worker = self._template.start("cpu", self._folder.logs / "forecast.log")
-            self._worker.send(
-                Rehearse(spec.model.id, spec.model.revision, model.folder, self._prompts, examples, (case,))
-            )
-        except WorkerDied:
-            self.close()
-            return
-        self._asked = spec.run_id
-        self._owed += 1
-        self._answer = self._wait()
+        question = Rehearse(spec.model.id, spec.model.revision, model.folder, self._prompts, examples, (case,))
+        self._asked, self._answer = spec.run_id, self._answered(question)
 
     def forecast(self, spec: RunSpec, rates: Rates, machine: str) -> ForecastPart:
         """The forecast of the run that was asked for last."""
@@ -59,19 +47,19 @@ class Foreseer:
         if self._worker is not None:
             self._worker.end()
             self._worker = None
-        self._owed = 0
 
-    def _wait(self) -> Rehearsal | None:
-        """The answer to the last question; None where there is none, or where it was waited for already."""
-        answer: Rehearsal | None = None
-        deadline = time.monotonic() + PATIENCE_S
+    def _answered(self, question: Rehearse) -> Rehearsal | None:
+        """The answer to a question; a worker that gives none in time is ended, so that a late one is never taken for
+        the next."""
         try:
-            while self._worker is not None and self._owed:
+            if self._worker is None:
+                self._worker = self._template.start("cpu", self._folder.logs / "forecast.log")
+            self._worker.send(question)
+            deadline = time.monotonic() + PATIENCE_S
+            while True:
                 event = self._worker.next_event(deadline)
                 if isinstance(event, Rehearsal | Raised):
-                    self._owed -= 1
-                    answer = event if isinstance(event, Rehearsal) else None
+                    return event if isinstance(event, Rehearsal) else None
         except (WorkerDied, Silent):
             self.close()
             return None
-        return answer
