@@ -206,7 +206,12 @@ def read_training(section: TrainingSection, protocol: Protocol | None, problems:
         model_dropout=section.model_dropout,
         loss_on=section.loss_on,
         length_grouping=section.length_grouping,
-        engine=EngineSettings(section.engine.completion_logits, section.engine.pad_to_multiple),
+        engine=EngineSettings(
+            section.engine.completion_logits,
+            section.engine.pad_to_multiple,
+            fused=section.engine.fused or None,
+            cuda_graphs=section.engine.cuda_graphs or None,
+        ),
     )
 
 
@@ -220,4 +225,5 @@ def read_generation(section: GenerationSection, protocol: Protocol | None, probl
         batch_size=section.batch_size,
         dtype=None if section.dtype == "auto" else Dtype(section.dtype),
         sampling=None if sampling is None else Sampling(sampling.temperature, sampling.top_p, sampling.top_k),
+        static_cache=section.static_cache or None,
     )

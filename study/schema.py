@@ -219,6 +219,8 @@ class TuneSection(Section):
 class EngineSection(Section):
     completion_logits: bool = True
     pad_to_multiple: Annotated[int, Field(ge=1, le=1024)] = 8
+    fused: bool = True
+    cuda_graphs: bool = True
 
 
 class TrainingSection(Section):
@@ -258,6 +260,7 @@ class GenerationSection(Section):
     batch_size: Count = 32
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     sampling: SamplingSection | None = None
+    static_cache: bool = True
 
 
 class RetainSection(Section):

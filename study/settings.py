@@ -13,12 +13,19 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Levers of speed that must not move the numbers; each can be switched off."""
+    """Levers of speed that must not move the numbers; each can be switched off.
+
+    A lever that came later is None when it is off: a digest leaves that out, so that older runs keep their names.
+    """
 
     # Logits at completion positions only, instead of over the whole sequence.
     completion_logits: bool = True
     # Lengths are rounded up to a multiple of this many tokens.
     pad_to_multiple: int = 8
+    # A linear layer and its adapter as one operation that keeps its input once; tanh-GELU in one kernel.
+    fused: Literal[True] | None = True
+    # On a GPU: a step's forward, backward and update captured once per width and replayed.
+    cuda_graphs: Literal[True] | None = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +66,5 @@ class Generation:
     batch_size: int
     dtype: Dtype | None
     sampling: Sampling | None
+    # Keys and values in tensors of fixed size; on a GPU each new token is then one replayed graph. None: they grow.
+    static_cache: Literal[True] | None = True

