@@ -53,7 +53,7 @@ class RehearsalCase:
 
     `batch` (dialogues, padded tokens, logit positions) stands for the longest training batch where there are no
     examples to find it in; `evaluated` (dialogues, prompt tokens, new tokens, reference tokens) is the longest batch of
-    evaluation, or None where only the training counts.
+    evaluation, or None where only the training counts; `static_cache` says how its keys and values are kept.
     """
 
     arm: Arm
@@ -62,6 +62,7 @@ class RehearsalCase:
     seed: int
     batch: tuple[int, int, int] | None = None
     evaluated: tuple[int, int, int, int] | None = None
+    static_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)

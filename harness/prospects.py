@@ -134,12 +134,17 @@ def _case(grid: Grid, arm: Arm) -> RehearsalCase:
     together = min([generation.batch_size, *([max(sizes)] if len(sizes) == 2 else [])])
     width, fresh = training.max_tokens - generation.max_new_tokens, generation.max_new_tokens
     evaluated = (together, width, fresh, round(SUMMARY_SHARE * together * training.max_tokens))
+    static = bool(generation.static_cache) and generation.sampling is None
     if not arm.trains:
-        return RehearsalCase(arm, None, None, grid.tune.seed, None, evaluated)
-    tokens = training.micro_batch_size * training.max_tokens
+        return RehearsalCase(arm, None, None, grid.tune.seed, None, evaluated, static)
+    # A pass of the longest dialogues that a grid allows; at least one of them.
+    bound, together_trained = training.engine.pass_tokens, training.micro_batch_size
+    while bound is not None and together_trained > 1 and together_trained * training.max_tokens > bound:
+        together_trained = (together_trained + 1) // 2
+    tokens = together_trained * training.max_tokens
     learned = tokens if training.loss_on == "all" or not training.engine.completion_logits else SUMMARY_SHARE * tokens
-    batch = (training.micro_batch_size, training.max_tokens, round(learned))
-    return RehearsalCase(arm, max(grid.space_of(arm).rank), training, grid.tune.seed, batch, evaluated)
+    batch = (together_trained, training.max_tokens, round(learned))
+    return RehearsalCase(arm, max(grid.space_of(arm).rank), training, grid.tune.seed, batch, evaluated, static)
 
 
 def _prospect(grid: Grid, arm: Arm, work: Workload, answer: Rehearsal, rates: Rates, machine: str | None) -> Prospect:

@@ -210,6 +210,8 @@ def read_training(section: TrainingSection, protocol: Protocol | None, problems:
             section.engine.completion_logits,
             section.engine.pad_to_multiple,
             fused=section.engine.fused or None,
+            pass_tokens=section.engine.pass_tokens,
+            pool_steps=section.engine.pool_steps,
             cuda_graphs=section.engine.cuda_graphs or None,
         ),
     )

@@ -220,6 +220,8 @@ class EngineSection(Section):
     completion_logits: bool = True
     pad_to_multiple: Annotated[int, Field(ge=1, le=1024)] = 8
     fused: bool = True
+    pass_tokens: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
+    pool_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     cuda_graphs: bool = True
 
 

@@ -24,6 +24,10 @@ class EngineSettings:
     pad_to_multiple: int = 8
     # A linear layer and its adapter as one operation that keeps its input once; tanh-GELU in one kernel.
     fused: Literal[True] | None = True
+    # A step's dialogues are passed through the model in parts of at most this many padded tokens; None: all at once.
+    pass_tokens: int | None = None
+    # Similar lengths are looked for among this many steps' dialogues; None: 16, and at most a quarter of an epoch.
+    pool_steps: int | None = None
     # On a GPU: a step's forward, backward and update captured once per width and replayed.
     cuda_graphs: Literal[True] | None = True
 

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from study.settings import Training
 
-# A training epoch is cut into pools of at most this many batches, and at least four pools: lengths are grouped inside
-# a pool, so that batches hold little padding, and which examples meet in a batch still depends on the seed.
+# Unless the grid says otherwise, a training epoch is cut into pools of at most this many batches, and at least four
+# pools: lengths are grouped inside a pool, so that batches hold little padding, and which examples meet in a batch still
+# depends on the seed.
 POOL_BATCHES = 16
 LEAST_POOLS = 4
+# A loss that is only read is computed on batches of at most this many padded tokens: they keep a GPU busy, and hold
+# less than reading prompts does.
+LOSS_TOKENS = 16_384
+# A captured step has a multiple of this many positions with logits.
+PLACES_MULTIPLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,46 +35,109 @@ def step_count(examples: int, batch_size: int, *, steps: int | None, epochs: flo
     return max(1, math.ceil(epochs * examples / batch_size))
 
 
-def training_plan(lengths: Sequence[int], batch_size: int, count: int, seed: int, *, group: bool) -> TrainingPlan:
-    """`count` batches of `batch_size` examples, drawn without replacement epoch by epoch.
+def training_plan(lengths: Sequence[int], training: Training, count: int, seed: int) -> TrainingPlan:
+    """`count` batches of the grid's size, drawn without replacement epoch by epoch; of similar length where it says so.
 
     Args:
         lengths: tokens of each example.
-        group: batch examples of similar length together.
 
-    The first batch is the one with the most padded tokens: the memory peak then shows at once, and an out-of-memory
-    within seconds.
+    The first batch is the one with the pass of most padded tokens: the memory peak then shows at once, and an
+    out-of-memory within seconds.
     """
     rng = random.Random(seed)
-    stream = _epochs(lengths, batch_size, rng, group=group)
+    stream = _epochs(lengths, training, rng)
     steps = [next(stream) for _ in range(count)]
-    longest = max(range(count), key=lambda index: (max(lengths[example] for example in steps[index]), -index))
-    steps[0], steps[longest] = steps[longest], steps[0]
+    bounded = training.engine.pass_tokens is not None
+    largest = [
+        # Unless their tokens are bounded, all passes of a training have the same number of dialogues.
+        max(max(lengths[index] for index in part) * (len(part) if bounded else 1) for part in parts)
+        for parts in (list(passes(step, lengths, training)) for step in steps)
+    ]
+    first = max(range(count), key=lambda index: (largest[index], -index))
+    steps[0], steps[first] = steps[first], steps[0]
     return TrainingPlan(tuple(steps))
+
+
+def passes(step: Sequence[int], lengths: Sequence[int], training: Training) -> Iterator[tuple[int, ...]]:
+    """The parts of a step that go through the model one after another; their gradients add up.
+
+    Micro-batches of the size that the grid sets, in the plan's order. Where the engine bounds a pass's padded tokens, a
+    micro-batch that has more is sorted by length and cut into halves, quarters and so on of itself, so that few shapes
+    arise.
+
+    Args:
+        lengths: tokens of each example.
+    """
+    size, bound = training.micro_batch_size, training.engine.pass_tokens
+    for at in range(0, len(step), size):
+        part = tuple(step[at : at + size])
+        if bound is None:
+            yield part
+        else:
+            yield from _bounded(part, lengths, training.engine.pad_to_multiple, bound)
+
+
+def _bounded(part: tuple[int, ...], lengths: Sequence[int], multiple: int, bound: int) -> Iterator[tuple[int, ...]]:
+    sizes = [len(part)]
+    while sizes[-1] > 1:
+        sizes.append((sizes[-1] + 1) // 2)
+    left = sorted(part, key=lambda example: (-lengths[example], example))
+    while left:
+        width = rounded_up(lengths[left[0]], multiple)
+        size = next(size for size in sizes if size == 1 or (size <= len(left) and size * width <= bound))
+        yield tuple(left[:size])
+        left = left[size:]
+
+
+def logit_places(
+    plan: TrainingPlan, lengths: Sequence[tuple[int, int]], training: Training
+) -> dict[tuple[int, int], int] | None:
+    """Positions with logits of a pass by its dialogues and width, where passes are captured; None where they are not.
+
+    A captured pass has a fixed shape. It has as many learned positions as the pass of that shape with most, rounded up;
+    those left over are learned by nobody.
+
+    Args:
+        lengths: real tokens and completion tokens of each example.
+    """
+    if not training.engine.cuda_graphs:
+        return None
+    places: dict[tuple[int, int], int] = {}
+    for dialogues, width, learned in _shapes(plan, lengths, training):
+        shape = dialogues, width
+        places[shape] = max(places.get(shape, 0), rounded_up(learned, PLACES_MULTIPLE))
+    return places
 
 
 def largest_batches(
     plan: TrainingPlan, lengths: Sequence[tuple[int, int]], training: Training
 ) -> tuple[tuple[int, int, int], ...]:
-    """The micro-batches of which one decides the peak: dialogues, padded tokens of each, positions with logits.
+    """The passes of which one decides the peak: dialogues, padded tokens of each, positions with logits.
 
     They are those that no other exceeds both in padded tokens and in logits; the one with most padded tokens first.
 
     Args:
         lengths: real tokens and completion tokens of each example.
     """
-    size = training.micro_batch_size
-    shapes = (
-        _shape([lengths[index] for index in step[at : at + size]], training)
-        for step in plan.steps
-        for at in range(0, len(step), size)
-    )
-    ordered = sorted(set(shapes), key=lambda shape: (-shape[0] * shape[1], -shape[2]))
+    shapes = set(_shapes(plan, lengths, training))
+    places = logit_places(plan, lengths, training)
+    if places is not None and training.engine.completion_logits:
+        shapes = {(dialogues, width, places[dialogues, width]) for dialogues, width, _ in shapes}
+    ordered = sorted(shapes, key=lambda shape: (-shape[0] * shape[1], -shape[2]))
     largest: list[tuple[int, int, int]] = []
     for shape in ordered:
         if not largest or shape[2] > largest[-1][2]:
             largest.append(shape)
     return tuple(largest)
+
+
+def _shapes(
+    plan: TrainingPlan, lengths: Sequence[tuple[int, int]], training: Training
+) -> Iterator[tuple[int, int, int]]:
+    totals = [total for total, _ in lengths]
+    for step in plan.steps:
+        for part in passes(step, totals, training):
+            yield _shape([lengths[index] for index in part], training)
 
 
 def _shape(lengths: Sequence[tuple[int, int]], training: Training) -> tuple[int, int, int]:
@@ -79,7 +148,8 @@ def _shape(lengths: Sequence[tuple[int, int]], training: Training) -> tuple[int,
     return len(lengths), width, sum(total - 1 if on_all else completion for total, completion in lengths)
 
 
-def _epochs(lengths: Sequence[int], batch_size: int, rng: random.Random, *, group: bool) -> Iterator[tuple[int, ...]]:
+def _epochs(lengths: Sequence[int], training: Training, rng: random.Random) -> Iterator[tuple[int, ...]]:
+    batch_size, pools = training.batch_size, training.engine.pool_steps
     carried: list[int] = []
     while True:
         order = list(range(len(lengths)))
@@ -87,10 +157,11 @@ def _epochs(lengths: Sequence[int], batch_size: int, rng: random.Random, *, grou
         carried += order
         whole = len(carried) - len(carried) % batch_size
         ready, carried = carried[:whole], carried[whole:]
-        pool_size = batch_size * min(POOL_BATCHES, max(1, len(ready) // batch_size // LEAST_POOLS))
+        steps = min(POOL_BATCHES, max(1, len(ready) // batch_size // LEAST_POOLS)) if pools is None else pools
+        pool_size = batch_size * steps
         for start in range(0, len(ready), pool_size):
             pool = ready[start : start + pool_size]
-            if group:
+            if training.length_grouping:
                 pool.sort(key=lambda example: lengths[example])
             batches = [tuple(pool[at : at + batch_size]) for at in range(0, len(pool), batch_size)]
             rng.shuffle(batches)
@@ -101,6 +172,18 @@ def evaluation_plan(lengths: Sequence[int], batch_size: int) -> tuple[tuple[int,
     """Batches of examples sorted from long to short: equal for every arm, since it depends on nothing else."""
     order = sorted(range(len(lengths)), key=lambda example: (-lengths[example], example))
     return tuple(tuple(order[at : at + batch_size]) for at in range(0, len(order), batch_size))
+
+
+def loss_plan(lengths: Sequence[int], bound: int = LOSS_TOKENS) -> tuple[tuple[int, ...], ...]:
+    """Batches of at most `bound` padded tokens, sorted from long to short: how a loss over examples is computed."""
+    order = sorted(range(len(lengths)), key=lambda example: (-lengths[example], example))
+    batches: list[tuple[int, ...]] = []
+    at = 0
+    while at < len(order):
+        size = max(1, bound // lengths[order[at]])
+        batches.append(tuple(order[at : at + size]))
+        at += size
+    return tuple(batches)
 
 
 def rounded_up(length: int, multiple: int) -> int:

@@ -175,6 +175,9 @@ def _owners(base: Base, adapter: Adapter, optimizer: Any) -> dict[int, str]:
     for parameter in adapter.model.parameters():
         if parameter.requires_grad:
             owners[_address(parameter.data)] = "adapters"
+            if parameter.grad is not None:
+                # Where steps are captured, gradients have their place before the first.
+                owners[_address(parameter.grad)] = "gradients"
     for state in optimizer.state.values():
         for value in state.values():
             if isinstance(value, torch.Tensor) and value.is_cuda:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from harness.engine.examples import read_examples
 from study.examples import Example
 from study.prompts import PromptTemplate
 
@@ -71,3 +73,21 @@ class Encoder:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class Encodings:
+    """Files of examples as token ids, each encoded once for each template and length: a warm worker's trials all have
+    the same. One tokenizer in all: a worker loads one base only."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, PromptTemplate, int, int], tuple[Encoded, ...]] = {}
+
+    def of(
+        self, tokenizer: Any, file: str, template: PromptTemplate, max_tokens: int, reserve: int = 0
+    ) -> tuple[Encoded, ...]:
+        """Every example of a file, as `Encoder` has it; a study never changes a file of examples, which its digest
+        names."""
+        key = (file, template, max_tokens, reserve)
+        if key not in self._known:
+            self._known[key] = Encoder(tokenizer, template, max_tokens).encode(read_examples(Path(file)), reserve)
+        return self._known[key]

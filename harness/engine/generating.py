@@ -1,4 +1,4 @@
-"""Writing summaries: batched, left-padded, and stopped at the end of sequence."""
+"""Writing summaries: batched, and stopped at the end of sequence; greedy ones in fixed slots, others as they were."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
+from harness.engine.decoding import Decoding, Row, SlotDecoder, cut, uncapturable
 from harness.engine.encoding import Encoded
 from harness.engine.loading import Base
+from harness.engine.slots import sliding_or_other
 from study.settings import Generation, Sampling
 
 
@@ -20,25 +22,48 @@ class Written:
     hit_limit: bool
 
 
-def generate(
-    base: Base, examples: Sequence[Encoded], plan: Sequence[Sequence[int]], generation: Generation, seed: int = 0
-) -> Iterator[list[Written]]:
-    """The answers to every batch of `plan`, batch by batch.
+class Writer:
+    """Writes the answers to examples; `decoding` says how, for good once all are written."""
 
-    A finished row stays in its batch, fed with padding: LLM.int8 treats outliers by column, so that dropping a row
-    could change its neighbours.
-    """
-    sampler = None if generation.sampling is None else _Sampler(generation.sampling, seed, base.device)
-    for indices in plan:
-        prompts = [examples[index].prompt for index in indices]
-        rows = _decode(base, prompts, generation.max_new_tokens, sampler)
-        yield [Written(index, ids, hit) for index, (ids, hit) in zip(indices, rows, strict=True)]
+    def __init__(self, base: Base, generation: Generation, seed: int = 0) -> None:
+        self._base = base
+        self._generation = generation
+        self._seed = seed
+        self.decoding = _decoding(base, generation)
+
+    def write(self, examples: Sequence[Encoded], plan: Sequence[Sequence[int]]) -> Iterator[list[Written]]:
+        """The answers to every batch of `plan`, batch by batch.
+
+        A finished row stays in its batch, fed with padding: LLM.int8 treats outliers by column, so that dropping a row
+        could change its neighbours, and a captured step has a fixed number of rows.
+        """
+        batches = [[examples[index].prompt for index in indices] for indices in plan]
+        for indices, rows in zip(plan, self._rows(batches), strict=True):
+            yield [Written(index, ids, hit) for index, (ids, hit) in zip(indices, rows, strict=True)]
+
+    def _rows(self, batches: list[list[tuple[int, ...]]]) -> Iterator[list[Row]]:
+        limit, sampling = self._generation.max_new_tokens, self._generation.sampling
+        if self.decoding.how != "dynamic":
+            return SlotDecoder(self._base, self.decoding, limit).write(batches)
+        sampler = None if sampling is None else _Sampler(sampling, self._seed, self._base.device)
+        return (_decode(self._base, prompts, limit, sampler) for prompts in batches)
+
+
+def _decoding(base: Base, generation: Generation) -> Decoding:
+    """How new tokens are to be made, before anything was tried."""
+    if generation.sampling is not None:
+        return Decoding("dynamic", "sampling is as an old protocol had it")
+    if not generation.static_cache:
+        return Decoding("dynamic", "switched off")
+    if sliding_or_other(base.model.config):
+        return Decoding("dynamic", "the model keeps more than keys and values of all tokens, or less")
+    reason = uncapturable(base)
+    return Decoding("graph" if reason is None else "eager", reason)
 
 
 @torch.no_grad()
-def _decode(
-    base: Base, prompts: Sequence[tuple[int, ...]], limit: int, sampler: "_Sampler | None"
-) -> list[tuple[tuple[int, ...], bool]]:
+def _decode(base: Base, prompts: Sequence[tuple[int, ...]], limit: int, sampler: "_Sampler | None") -> list[Row]:
+    """The answers to one batch of left-padded prompts, with a cache that grows."""
     pad, end = base.tokenizer.pad_token_id, base.tokenizer.eos_token_id
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=base.device)
@@ -62,13 +87,7 @@ def _decode(
         ids = following[:, None]
         mask = torch.cat([mask, mask.new_ones((len(prompts), 1))], dim=-1)
         positions = positions[:, -1:] + 1
-    return [_cut(row, end) for row in torch.stack(written, dim=-1).tolist()]
-
-
-def _cut(row: list[int], end: int) -> tuple[tuple[int, ...], bool]:
-    if end in row:
-        return tuple(row[: row.index(end)]), False
-    return tuple(row), True
+    return [cut(row, end) for row in torch.stack(written, dim=-1).tolist()]
 
 
 class _Sampler:

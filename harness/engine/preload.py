@@ -25,5 +25,7 @@ for heavy in ("scipy.stats", "torch._inductor.compile_fx"):
 if not torch.cuda.is_available():
     importlib.import_module("peft")
     importlib.import_module("bitsandbytes")
+    # With both of them here nothing that a worker runs is left to import.
+    importlib.import_module("harness.engine.session")
 if torch.cuda.is_initialized():
     raise RuntimeError("the template process has touched CUDA: workers forked from it could not use the GPU")

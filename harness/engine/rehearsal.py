@@ -6,7 +6,8 @@ the allocator would, so that activations, casts, logits and temporaries need no 
 place of what has no kernel on the meta device, and make and keep the tensors that the real thing makes and keeps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,11 +15,17 @@ import transformers
 from torch import nn
 
 from harness.engine.adapting import Adapter, attach
+from harness.engine.batches import LOSS_TOKENS
+from harness.engine.batching import Batch
+from harness.engine.decoding import Decoding, SlotDecoder
+from harness.engine.fusing import fused
+from harness.engine.graphs import obstacle
 from harness.engine.ledger import CATEGORIES, Category, Ledger
 from harness.engine.loading import TORCH_DTYPES, Base, disable_dropout
 from harness.engine.sections import Section, adapter_gradients, watched
 from harness.engine.standins import PackedLinear, attention, fused_dropout, quantise
-from harness.engine.training import Batch, set_checkpointing, summed_loss
+from harness.engine.stepping import summed_loss
+from harness.engine.training import drops, set_checkpointing
 from study.arms import Arm
 from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
@@ -68,18 +75,21 @@ def training_peak(stage: Stage, arm: Arm, training: Training, batch: tuple[int, 
         raise ValueError("a zero-shot arm has no training")
     stage.adapter.model.train()
     set_checkpointing(stage.base.model, on=arm.checkpointing)
-    with torch.device("meta"), fused_dropout():
-        ledger = _step(stage.base, stage.adapter, training, _batch(batch))
+    with torch.device("meta"), fused_dropout(), fused(stage.adapter.model, on=bool(training.engine.fused)):
+        repeats_dropout = arm.checkpointing and drops(stage.adapter.model)
+        held = obstacle(stage.base, training, repeats_dropout=repeats_dropout) is None
+        ledger = _step(stage.base, stage.adapter, training, _batch(batch), held=held)
     set_checkpointing(stage.base.model, on=False)
     return _with_workspace(ledger)
 
 
-def evaluation_peak(stage: Stage, batch: tuple[int, int, int, int]) -> dict[str, int]:
+def evaluation_peak(stage: Stage, batch: tuple[int, int, int, int], *, static_cache: bool = True) -> dict[str, int]:
     """Bytes at the peak of evaluation by category: the loss of the references, reading the longest prompts, then the
     last of the new tokens.
 
     Args:
         batch: dialogues, padded tokens of their prompts, new tokens, and reference tokens of all of them.
+        static_cache: keys and values in slots that are there from the start; else they grow.
     """
     dialogues, width, fresh, learned = batch
     base = stage.base
@@ -88,20 +98,36 @@ def evaluation_peak(stage: Stage, batch: tuple[int, int, int, int]) -> dict[str,
     _hold_model(ledger, base)
     ledger.category = "activations"
     with torch.device("meta"), torch.no_grad(), ledger:
-        # Padding on the left needs a mask, kept as booleans and made to numbers for the kernel.
-        summed_loss(base, _batch((dialogues, width + -(-learned // dialogues), learned)), EngineSettings())
-        masks = [torch.empty((dialogues, 1, width, width), dtype=kind) for kind in (torch.bool, base.dtype)]
-        for tokens, before in ((width, 0), (1, width + fresh - 1)):
-            cache = transformers.DynamicCache(config=base.model.config)
-            _fill(cache, base, dialogues, before)
-            ids = torch.empty((dialogues, tokens), dtype=torch.long)
-            positions = torch.empty((dialogues, tokens), dtype=torch.long)
-            hidden = base.decoder(
-                input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
-            ).last_hidden_state
-            base.head(hidden[:, -1]).argmax(-1)
-            masks.clear()
+        total = width + -(-learned // dialogues)
+        together = min(dialogues, max(1, LOSS_TOKENS // total))
+        summed_loss(base, _batch((together, total, -(-learned * together // dialogues))), EngineSettings())
+        if static_cache:
+            SlotDecoder(_without_device(base), Decoding("eager"), fresh).rehearse(dialogues, width)
+        else:
+            _grow(base, dialogues, width, fresh)
     return _with_workspace(ledger)
+
+
+def _without_device(base: Base) -> Base:
+    """A base whose decoder asks for no GPU and no tokenizer."""
+    meta: Any = "meta"
+    return replace(base, device=meta, tokenizer=SimpleNamespace(pad_token_id=0, eos_token_id=0))
+
+
+def _grow(base: Base, dialogues: int, width: int, fresh: int) -> None:
+    """Reads prompts, and the last of the new tokens, with keys and values that grow."""
+    # Padding on the left needs a mask, kept as booleans and made to numbers for the kernel.
+    masks = [torch.empty((dialogues, 1, width, width), dtype=kind) for kind in (torch.bool, base.dtype)]
+    for tokens, before in ((width, 0), (1, width + fresh - 1)):
+        cache = transformers.DynamicCache(config=base.model.config)
+        _fill(cache, base, dialogues, before)
+        ids = torch.empty((dialogues, tokens), dtype=torch.long)
+        positions = torch.empty((dialogues, tokens), dtype=torch.long)
+        hidden = base.decoder(
+            input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        base.head(hidden[:, -1]).argmax(-1)
+        masks.clear()
 
 
 def _fill(cache: Any, base: Base, dialogues: int, tokens: int) -> None:
@@ -127,7 +153,7 @@ def _hold_model(ledger: Ledger, base: Base) -> None:
         ledger.add(tensor, _category(tensor))
 
 
-def _step(base: Base, adapter: Adapter, training: Training, batch: Batch) -> Ledger:
+def _step(base: Base, adapter: Adapter, training: Training, batch: Batch, *, held: bool) -> Ledger:
     ledger = Ledger()
     _hold_model(ledger, base)
     trainable = [p for p in adapter.model.parameters() if p.requires_grad]
@@ -144,6 +170,11 @@ def _step(base: Base, adapter: Adapter, training: Training, batch: Batch) -> Led
         ledger.add(tensor, "optimizer")
     for tensor in (batch.ids, batch.rows, batch.columns, batch.targets):
         ledger.add(tensor, "rest")
+    if held:
+        # Captured passes add into gradients that have their place before the first step.
+        for parameter in trainable:
+            parameter.grad = torch.empty_like(parameter)
+            ledger.add(parameter.grad, "gradients")
     hooks = adapter_gradients(adapter.model, lambda gradient: ledger.move(gradient, "gradients"))
 
     def entered(section: Section) -> None:
@@ -153,7 +184,8 @@ def _step(base: Base, adapter: Adapter, training: Training, batch: Batch) -> Led
         with watched(base, entered), ledger:
             # Clipping and the update follow, in place: a number a matrix is all that they add. Where a step has several
             # micro-batches, gradients of an earlier one are there when the longest comes.
-            for _ in range(1 if training.micro_batch_size >= training.batch_size else 2):
+            alone = training.micro_batch_size >= training.batch_size and training.engine.pass_tokens is None
+            for _ in range(1 if alone else 2):
                 summed_loss(base, batch, training.engine).backward()
     finally:
         for hook in hooks:
@@ -171,7 +203,7 @@ def _batch(shape: tuple[int, int, int]) -> Batch:
     dialogues, width, logits = shape
     ids = torch.empty((dialogues, width), dtype=torch.long)
     rows, columns, targets = (torch.empty(logits, dtype=torch.long) for _ in range(3))
-    return Batch(ids, rows, columns, targets, dialogues * width)
+    return Batch(ids, rows, columns, targets, dialogues * width, logits)
 
 
 def _base(config: Any, arm: Arm) -> Base:

@@ -58,7 +58,7 @@ def _rehearsed(frozen: "_Frozen", case: RehearsalCase) -> Rehearsal:
     if case.training is not None and case.batch is not None:
         parts = training_peak(stage, case.arm, case.training, case.batch)
     if case.evaluated is not None:
-        evaluate_bytes = sum(evaluation_peak(stage, case.evaluated).values())
+        evaluate_bytes = sum(evaluation_peak(stage, case.evaluated, static_cache=case.static_cache).values())
     return Rehearsal(0, parts, evaluate_bytes, case.batch, stage.trainable, stage.total)
 
 
@@ -82,7 +82,7 @@ def _training_batches(
     lengths = _lengths(folder, request.train_file, request.prompts.training, training.max_tokens)
     count = step_count(len(lengths), training.batch_size, steps=training.steps, epochs=training.epochs)
     totals = [total for total, _ in lengths]
-    plan = training_plan(totals, training.batch_size, count, case.seed, group=training.length_grouping)
+    plan = training_plan(totals, training, count, case.seed)
     tokens = sum(totals[index] for step in plan.steps for index in step)
     return largest_batches(plan, lengths, training)[:MOST_BATCHES], tokens
 

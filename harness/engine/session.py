@@ -7,22 +7,21 @@ from typing import Literal
 import torch
 
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, save
-from harness.engine.batches import evaluation_plan
+from harness.engine.batches import evaluation_plan, loss_plan
 from harness.engine.census import Census
-from harness.engine.encoding import Encoded, Encoder
-from harness.engine.examples import read_examples
-from harness.engine.generating import Written, generate
+from harness.engine.encoding import Encoded, Encodings
+from harness.engine.generating import Writer, Written
 from harness.engine.limiting import play_card
 from harness.engine.loading import TORCH_DTYPES, Base, computing_in, device_facts, dtype_census, load_base
 from harness.engine.meters import PhaseMeter
-from harness.engine.training import Diverged, Recipe, train, validation_loss
+from harness.engine.stepping import Diverged
+from harness.engine.training import Recipe, train, validation_loss
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised
 from study.arms import Dtype
-from study.examples import Example
 from study.models import ModelSpec
 from study.prompts import PromptTemplate
 from study.runs import RunSpec
-from study.settings import EngineSettings, Training
+from study.settings import EngineSettings
 
 Emit = Callable[[Event], None]
 # Zero-shot runs have no training settings; their prompts may be this long.
@@ -36,6 +35,7 @@ class Session:
         self._emit = emit
         self._base: Base | None = None
         self._loaded: tuple[object, ...] | None = None
+        self._encodings = Encodings()
 
     def run(self, job: Job) -> None:
         """Runs one job and reports how it ended; what it raises is reported too, and ends the process's use."""
@@ -58,14 +58,13 @@ class Session:
 
     def _run(self, job: Job, meter: PhaseMeter) -> float:
         base = self._loaded_base(job, meter)
-        examples = read_examples(Path(job.evaluated_file))
         if job.train_file is None:
             self._emit(Facts("parameters", base_parameters(base)))
             self._emit(Facts("checks", {"dtypes": dtype_census(base.model)}))
-            return self._evaluate(base, job, examples, meter)
+            return self._evaluate(base, job, meter)
         adapter = self._trained(base, job, meter)
         try:
-            loss = self._evaluate(base, job, examples, meter)
+            loss = self._evaluate(base, job, meter)
             if job.adapter_folder is not None:
                 self._save(adapter, job.adapter_folder, job.spec.model)
             return loss
@@ -96,8 +95,7 @@ class Session:
         if training is None or spec.hyperparameters is None or job.train_file is None:
             raise ValueError("a run that trains needs training settings, hyperparameters and examples")
         with meter.measure("prepare"):
-            encoder = Encoder(base.tokenizer, spec.prompts.training, training.max_tokens)
-            examples = encoder.encode(read_examples(Path(job.train_file)))
+            examples = self._encodings.of(base.tokenizer, job.train_file, spec.prompts.training, training.max_tokens)
             adapter = attach(base, spec.arm, spec.hyperparameters, training, spec.seed)
         self._emit(Facts("parameters", dict(adapter.parameters)))
         self._emit(Facts("adapter", {"target_modules": list(adapter.target_modules)}))
@@ -132,6 +130,7 @@ class Session:
         checks = {
             "dtypes": dtypes,
             "lora_b_moved": share,
+            "engine": trained.levers.facts(),
             "first_step_s": trained.first_seconds,
             "first_step_tokens": trained.first_tokens,
             "first_loss": trained.losses[0],
@@ -141,31 +140,29 @@ class Session:
         self._emit(Facts("checks", checks))
         return adapter
 
-    def _evaluate(self, base: Base, job: Job, examples: tuple[Example, ...], meter: PhaseMeter) -> float:
+    def _evaluate(self, base: Base, job: Job, meter: PhaseMeter) -> float:
         spec = job.spec
         dtype = _generation_dtype(spec, base)
         engine = EngineSettings() if spec.training is None else spec.training.engine
         with meter.measure("evaluate"), computing_in(base, TORCH_DTYPES[dtype]):
-            encoded = _encoder(base, spec).encode(examples, reserve=spec.generation.max_new_tokens)
+            limit = ZERO_SHOT_MAX_TOKENS if spec.training is None else spec.training.max_tokens
+            reserve = spec.generation.max_new_tokens
+            encoded = self._encodings.of(base.tokenizer, job.evaluated_file, spec.prompts.evaluation, limit, reserve)
             plan = evaluation_plan([len(item.prompt) for item in encoded], spec.generation.batch_size)
-            loss = validation_loss(base, encoded, plan, engine)
+            loss = validation_loss(base, encoded, loss_plan([item.length for item in encoded]), engine)
             generated = 0
             done = 0
-            for batch in generate(base, encoded, plan, spec.generation, spec.seed):
+            writer = Writer(base, spec.generation, spec.seed)
+            for batch in writer.write(encoded, plan):
                 generated += sum(len(written.ids) for written in batch)
                 done += len(batch)
                 self._emit(Answers(tuple(_answer(base, spec.prompts.evaluation, encoded, item) for item in batch)))
                 self._emit(Progress("evaluate", done, len(encoded)))
         self._emit(Facts("tokens", {"prompt": sum(len(item.prompt) for item in encoded), "generated": generated}))
         self._emit(Facts("data", {"truncated_evaluated": sum(item.truncated for item in encoded)}))
-        self._emit(Facts("checks", {"generation_dtype": str(dtype), **device_facts(job.device)}))
+        self._emit(Facts("checks", {"generation_dtype": str(dtype), **writer.decoding.facts()}))
+        self._emit(Facts("checks", device_facts(job.device)))
         return loss
-
-
-def _encoder(base: Base, spec: RunSpec) -> Encoder:
-    training: Training | None = spec.training
-    limit = ZERO_SHOT_MAX_TOKENS if training is None else training.max_tokens
-    return Encoder(base.tokenizer, spec.prompts.evaluation, limit)
 
 
 def _generation_dtype(spec: RunSpec, base: Base) -> Dtype:

@@ -39,6 +39,10 @@ class PackedLinear(nn.Linear):
             state.is_quantisation = True  # type: ignore[attr-defined]
             self.register_buffer(f"state_{number}", state, persistent=False)
 
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight as the way back needs it."""
+        return self.weight.new_empty((self.out_features, self.in_features), dtype=dtype)
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         shape = (self.out_features, self.in_features)
         if self.int8:

@@ -1,49 +1,28 @@
 """The training loop: plain PyTorch, one optimizer step after another, every number in sight."""
 
-import importlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from harness.engine.adapting import Adapter
-from harness.engine.batches import TrainingPlan, rounded_up, step_count, training_plan
+from harness.engine.attention import unmasked
+from harness.engine.batches import TrainingPlan, logit_places, step_count, training_plan
+from harness.engine.batching import Batch, collate
 from harness.engine.census import Census, counted
 from harness.engine.encoding import Encoded
+from harness.engine.fusing import fused
+from harness.engine.graphs import Captured, obstacle, side_stream
 from harness.engine.loading import Base
+from harness.engine.stepping import Stepper, make_state, optimizer_for, summed_loss
 from study.settings import EngineSettings, Training
 
 # A step's loss, its number (from 1), the number of steps, and real tokens per second so far.
 OnStep = Callable[[int, int, float, float], None]
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Right-padded token ids (batch, tokens) and the positions whose next token is learned.
-
-    There is no attention mask: under causal attention what is padded on the right is seen by no real token, and
-    without a mask scaled_dot_product_attention takes its fast path.
-    """
-
-    ids: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-    targets: torch.Tensor
-    tokens: int
-
-    @property
-    def padding(self) -> int:
-        """Padded positions of the batch."""
-        return self.ids.numel() - self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +36,29 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Levers:
+    """Which levers of speed a training was computed with: None, or why not."""
+
+    no_fused: str | None
+    no_graphs: str | None
+    captured: int
+
+    def facts(self) -> dict[str, Any]:
+        """As a record keeps them."""
+        return {
+            "fused": self.no_fused is None,
+            "fused_not": self.no_fused,
+            "cuda_graphs": self.captured,
+            "cuda_graphs_not": self.no_graphs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What a training was: losses in nats per learned token, one a step, and counts of tokens.
 
-    The first step, which loads kernels, is told apart: its seconds and its real tokens."""
+    The first step, which loads kernels, and steps that were captured are told apart as warm-up: their seconds and their
+    real tokens."""
 
     losses: tuple[float, ...]
     steps: int
@@ -69,44 +67,7 @@ class Trained:
     padding: int
     first_seconds: float
     first_tokens: int
-
-
-def collate(
-    examples: Sequence[Encoded], pad_id: int, device: str, engine: EngineSettings, *, on_all: bool = False
-) -> Batch:
-    """Examples as one batch. With `on_all` the loss is over every token, otherwise over the completion alone."""
-    longest = max(example.length for example in examples)
-    width = rounded_up(longest, engine.pad_to_multiple)
-    ids = torch.full((len(examples), width), pad_id, dtype=torch.long)
-    rows: list[int] = []
-    columns: list[int] = []
-    targets: list[int] = []
-    for row, example in enumerate(examples):
-        tokens = (*example.prompt, *example.completion)
-        ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        first = 1 if on_all else len(example.prompt)
-        rows += [row] * (len(tokens) - first)
-        columns += range(first - 1, len(tokens) - 1)
-        targets += tokens[first:]
-    total = sum(example.length for example in examples)
-    pinned = device == "cuda"
-    made = [ids, *(torch.tensor(values, dtype=torch.long) for values in (rows, columns, targets))]
-    moved = [(tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True) for tensor in made]
-    return Batch(moved[0], moved[1], moved[2], moved[3], total)
-
-
-def summed_loss(base: Base, batch: Batch, engine: EngineSettings) -> torch.Tensor:
-    """Cross-entropy summed over the learned tokens of a batch, in nats, computed in fp32.
-
-    With `completion_logits` the head sees only the positions that are learned; the logits of a dialogue's prompt,
-    most of its tokens, are never made.
-    """
-    hidden = base.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
-    if engine.completion_logits:
-        logits = base.head(hidden[batch.rows, batch.columns])
-    else:
-        logits = base.head(hidden)[batch.rows, batch.columns]
-    return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+    levers: Levers
 
 
 def train(
@@ -129,105 +90,118 @@ def train(
     training = recipe.training
     lengths = [example.length for example in examples]
     count = step_count(len(examples), training.batch_size, steps=training.steps, epochs=training.epochs)
-    plan = training_plan(lengths, training.batch_size, count, recipe.seed, group=training.length_grouping)
+    plan = training_plan(lengths, training, count, recipe.seed)
     model = adapter.model
     model.train()
-    set_checkpointing(base.model, on=recipe.checkpointing)
-    optimizer = _optimizer(model, training, recipe.learning_rate, base.device)
+    repeats_dropout = recipe.checkpointing and drops(model)
+    no_graphs = obstacle(base, training, repeats_dropout=repeats_dropout)
+    set_checkpointing(base.model, on=recipe.checkpointing, keep_random_state=repeats_dropout)
+    optimizer = optimizer_for(model, training, recipe.learning_rate, base.device, captured=no_graphs is None)
     if training.optimizer == "adamw":
         make_state(optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, count, training))
     scaler = torch.amp.GradScaler(base.device, enabled=base.dtype == torch.float16)
-    stepper = _Stepper(base, model, optimizer, scaler, training)
+    places = logit_places(plan, [(e.length, len(_learned(e, training))) for e in examples], training)
     torch.manual_seed(recipe.seed + 1)
     first = nullcontext() if census is None else counted(base, adapter, optimizer, census)
     try:
-        return _loop(stepper, schedule, examples, plan, on_step, first)
+        with (
+            fused(model, on=bool(training.engine.fused)) as no_fused,
+            unmasked(base, max(lengths) + training.engine.pad_to_multiple),
+            side_stream(on=no_graphs is None),
+        ):
+            stepper = Stepper(base, model, optimizer, scaler, training, places if base.device == "cuda" else None)
+            if no_graphs is None:
+                stepper.hold_gradients()
+            loop = _Loop(stepper, examples, recipe, on_step, no_graphs, _largest(places))
+            return loop.run(plan, first, no_fused)
     finally:
         set_checkpointing(base.model, on=False)
         model.eval()
 
 
-def _loop(
-    stepper: "_Stepper",
-    schedule: Any,
-    examples: Sequence[Encoded],
-    plan: TrainingPlan,
-    on_step: OnStep,
-    first: AbstractContextManager[None],
-) -> Trained:
-    losses: list[float] = []
-    tokens = completion = padding = first_tokens = 0
-    first_seconds = 0.0
-    start = time.monotonic()
-    for number, indices in enumerate(plan.steps, start=1):
-        batches = stepper.batches([examples[index] for index in indices])
-        with first if number == 1 else nullcontext():
-            loss = stepper.step(batches)
-        schedule.step()
-        losses.append(loss)
-        tokens += sum(batch.tokens for batch in batches)
-        completion += sum(len(examples[index].completion) for index in indices)
-        padding += sum(batch.padding for batch in batches)
-        on_step(number, len(plan.steps), loss, tokens / max(time.monotonic() - start, 1e-9))
-        if number == 1:
-            # The loss was read, so that the device is done with the step.
-            first_seconds, first_tokens = time.monotonic() - start, tokens
-    return Trained(tuple(losses), len(plan.steps), tokens, completion, padding, first_seconds, first_tokens)
+def _learned(example: Encoded, training: Training) -> Sequence[int]:
+    return range(1, example.length) if training.loss_on == "all" else example.completion
 
 
-class _Stepper:
-    """One optimizer step: forward and backward of every micro-batch, clip, update."""
+def _largest(places: Mapping[tuple[int, int], int] | None) -> tuple[int, int, int] | None:
+    """The shape with most padded tokens, and of those with most logits."""
+    shapes = [(*shape, logits) for shape, logits in (places or {}).items()]
+    return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[2]), default=None)
 
-    # Steps in a row that fp16 loss scaling may skip before the run counts as diverged (2^16 down to 2^0).
-    SKIPS = 16
 
-    def __init__(self, base: Base, model: Any, optimizer: Any, scaler: Any, training: Training) -> None:
-        self._base = base
-        self._optimizer = optimizer
-        self._scaler = scaler
-        self._training = training
-        self._trainable = [p for p in model.parameters() if p.requires_grad]
-        self._skipped = 0
+def drops(model: Any) -> bool:
+    """Whether any dropout of a model is active in training."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()) or any(
+        getattr(module, "attention_dropout", 0.0) for module in model.modules()
+    )
 
-    def batches(self, examples: Sequence[Encoded]) -> list[Batch]:
-        size = self._training.micro_batch_size
-        on_all = self._training.loss_on == "all"
-        return [
-            collate(
-                examples[at : at + size],
-                self._base.tokenizer.pad_token_id,
-                self._base.device,
-                self._training.engine,
-                on_all=on_all,
-            )
-            for at in range(0, len(examples), size)
-        ]
 
-    def step(self, batches: Sequence[Batch]) -> float:
-        learned = sum(batch.targets.numel() for batch in batches)
-        total = 0.0
-        for batch in batches:
-            loss = summed_loss(self._base, batch, self._training.engine) / learned
-            self._scaler.scale(loss).backward()
-            total += loss.detach().item()
-        if not math.isfinite(total):
-            raise Diverged(f"the training loss is {total}")
-        self._scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._trainable, self._training.max_grad_norm, foreach=True)
-        self._watch(norm.item())
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
-        return total
+class _Loop:
+    """The steps of one training, one after another; the host prepares a batch while the GPU computes the last one."""
 
-    def _watch(self, norm: float) -> None:
-        if math.isfinite(norm):
-            self._skipped = 0
-            return
-        self._skipped += 1
-        if not self._scaler.is_enabled() or self._skipped > self.SKIPS:
-            raise Diverged(f"the gradient norm is {norm}")
+    def __init__(
+        self,
+        stepper: Stepper,
+        examples: Sequence[Encoded],
+        recipe: Recipe,
+        on_step: OnStep,
+        no_graphs: str | None,
+        largest: tuple[int, int, int] | None,
+    ) -> None:
+        self._stepper = stepper
+        self._examples = examples
+        self._recipe = recipe
+        self._on_step = on_step
+        self._no_graphs = no_graphs
+        graphs = no_graphs is None and largest is not None
+        self._captured = Captured(stepper.compute, stepper.update, largest) if graphs and largest else None
+
+    def run(self, plan: TrainingPlan, first: AbstractContextManager[None], no_fused: str | None) -> Trained:
+        losses: list[float] = []
+        tokens = completion = padding = warm_tokens = 0
+        warm_seconds = 0.0
+        start = last = time.monotonic()
+        steps = [[self._examples[index] for index in indices] for indices in plan.steps]
+        batches = self._stepper.gathered(steps[0])
+        for number, chosen in enumerate(steps, start=1):
+            known = self._captured.shapes if self._captured else 0
+            self._stepper.set_rate(rate_factor(number - 1, len(steps), self._recipe.training))
+            with first if number == 1 else nullcontext():
+                finish = self._launch(batches, outside=number == 1)
+                following = self._stepper.gathered(steps[number]) if number < len(steps) else []
+                loss = finish()
+            losses.append(loss)
+            now = time.monotonic()
+            real = sum(batch.tokens for batch in batches)
+            tokens += real
+            completion += sum(len(example.completion) for example in chosen)
+            padding += sum(batch.padding for batch in batches)
+            if number == 1 or (self._captured and self._captured.shapes > known):
+                # The loss was read, so that the device is done with the step.
+                warm_seconds, warm_tokens = warm_seconds + now - last, warm_tokens + real
+            last = now
+            self._on_step(number, len(steps), loss, tokens / max(now - start, 1e-9))
+            batches = following
+        levers = Levers(no_fused, self._no_graphs, self._captured.shapes if self._captured else 0)
+        return Trained(tuple(losses), len(steps), tokens, completion, padding, warm_seconds, warm_tokens, levers)
+
+    def _launch(self, batches: Sequence[Batch], *, outside: bool) -> Callable[[], float]:
+        """Starts a step; what comes back waits for its loss. The first step, which loads kernels and holds the peak
+        that is broken down, is computed outside any graph."""
+        if self._captured is None or outside:
+            loss = self._stepper.step(batches)
+            return lambda: loss
+        try:
+            return self._stepper.reader(*self._captured.launch(batches))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # Nothing was computed yet: the step is made without a graph, and so are those that follow.
+            self._no_graphs = f"capture failed: {str(error).strip().splitlines()[0][:200]}"
+            self._captured = None
+            self._stepper.release_gradients()
+            torch.cuda.synchronize()
+            return self._launch(batches, outside=True)
 
 
 def rate_factor(step: int, steps: int, training: Training) -> float:
@@ -241,41 +215,15 @@ def rate_factor(step: int, steps: int, training: Training) -> float:
     return 1.0 if training.schedule == "constant" else max(0.0, 1.0 - progress)
 
 
-def _optimizer(model: Any, training: Training, rate: float, device: str) -> Any:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if training.optimizer == "paged_adamw_8bit":
-        optimizers: Any = importlib.import_module("bitsandbytes.optim")
-        return optimizers.PagedAdamW8bit(parameters, lr=rate, weight_decay=training.weight_decay)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=training.weight_decay, fused=device == "cuda")
-
-
-def make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Has AdamW make its moments now, as they are before the first step: zeros, and no step counted.
-
-    They would otherwise exist from the second step on only, and the first step, which holds the longest batch, would
-    not show the peak that the same batch has later. Numbers do not move: an update by zero gradients leaves zero
-    moments, and a learning rate of zero leaves the weights (an epsilon of one also in fp16, where 1e-8 is 0, and 0 / 0
-    is no number).
-    """
-    kept = [(group["lr"], group["weight_decay"], group["eps"]) for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"], group["eps"] = 0.0, 0.0, 1.0
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    for group, (rate, decay, epsilon) in zip(optimizer.param_groups, kept, strict=True):
-        group["lr"], group["weight_decay"], group["eps"] = rate, decay, epsilon
-    for state in optimizer.state.values():
-        state["step"].zero_()
-
-
-def set_checkpointing(model: Any, *, on: bool) -> None:
+def set_checkpointing(model: Any, *, on: bool, keep_random_state: bool = True) -> None:
+    """Switches checkpointing; without dropout there is no random state to keep, and keeping it bars a capture."""
     # transformers renamed this in 5.2x; both names are understood, so that neither version warns.
     new = hasattr(model, "activation_checkpointing_enable")
     name = f"{'activation' if new else 'gradient'}_checkpointing"
     if on:
-        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
+        getattr(model, f"{name}_enable")(
+            **{f"{name}_kwargs": {"use_reentrant": False, "preserve_rng_state": keep_random_state}}
+        )
     else:
         getattr(model, f"{name}_disable")()
 
@@ -285,15 +233,12 @@ def validation_loss(
     base: Base, examples: Sequence[Encoded], plan: Sequence[Sequence[int]], engine: EngineSettings
 ) -> float:
     """Mean cross-entropy over all completion tokens, in nats per token."""
-    total, learned = 0.0, 0
-    for batch in _batched(base, examples, plan, engine):
-        total += summed_loss(base, batch, engine).item()
-        learned += batch.targets.numel()
-    return total / learned
-
-
-def _batched(
-    base: Base, examples: Sequence[Encoded], plan: Sequence[Sequence[int]], engine: EngineSettings
-) -> Iterator[Batch]:
-    for indices in plan:
-        yield collate([examples[index] for index in indices], base.tokenizer.pad_token_id, base.device, engine)
+    total, learned = torch.zeros((), dtype=torch.float64, device=base.device), 0
+    with unmasked(base, max(example.length for example in examples) + engine.pad_to_multiple):
+        for indices in plan:
+            chosen = [examples[index] for index in indices]
+            batch = collate(chosen, base.tokenizer.pad_token_id, base.device, engine)
+            # Added up where it is: a sum on the host would wait for every batch.
+            total += summed_loss(base, batch, engine)
+            learned += batch.learned
+    return float(total) / learned

@@ -20,6 +20,8 @@ from tests.gpu.bench import bench, tiny_grid
 pytestmark = pytest.mark.gpu
 # Large enough that weights and activations, not the context, decide.
 LARGER = ("model.id=embedded/smollm2-135m-instruct", "training.batch_size=4")
+# Sixteen dialogues at once in the plainest engine, on a card of 2 GiB: about twice what fits.
+TOO_LARGE = (*LARGER, "training.batch_size=16", "training.engine={fused: false, cuda_graphs: false}")
 HOLDER = """
 import sys, torch
 held = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
@@ -125,7 +127,7 @@ def test_the_breakdown_sums_to_the_measured_peak_and_the_forecast_comes_near_it(
 
 
 def test_a_run_that_does_not_fit_a_smaller_card_is_a_finding_with_its_phase_and_memory(tmp_path: Path) -> None:
-    grid = tiny_grid(*LARGER, "training.batch_size=16", "training.memory_limit=2GiB")
+    grid = tiny_grid(*TOO_LARGE, "training.memory_limit=2GiB")
     with bench(grid, tmp_path) as (conductor, specs):
         record = conductor.run(confirm(grid, specs, "lora"))
         after = conductor.run(replace(confirm(grid, specs, "lora"), memory_limit_bytes=None))
@@ -139,13 +141,15 @@ def test_a_run_that_does_not_fit_a_smaller_card_is_a_finding_with_its_phase_and_
     assert train.process_bytes is not None
     assert record.gpu is not None
     assert (train.reserved_bytes or 0) < 2 * 1024**3
-    # What the process held, with the driver's share, is about the card that was played: kernels loaded later add some.
-    assert train.process_bytes + (record.gpu.driver_reserved_bytes or 0) < 1.1 * 2 * 1024**3
+    # What the process held, with the driver's share, is about the card that was played: kernels loaded later add some
+    # (32 MB in a run of 8 GiB on an H100), on any card about as much.
+    held = train.process_bytes + (record.gpu.driver_reserved_bytes or 0)
+    assert held < 2 * 1024**3 + 384 * 1024**2
     assert after.status == "completed"
 
 
 def test_a_trial_that_a_warm_worker_cannot_hold_is_tried_in_a_fresh_process(tmp_path: Path) -> None:
-    grid = tiny_grid(*LARGER, "training.batch_size=16")
+    grid = tiny_grid(*TOO_LARGE)
     limit = 2 * 1024**3
     with bench(grid, tmp_path) as (conductor, specs):
         zero_shot = conductor.run(replace(specs.baselines("validation")[0], memory_limit_bytes=limit))
@@ -160,16 +164,17 @@ def test_the_process_s_memory_is_what_nvidia_smi_says() -> None:
     gpus = open_gpus()
     assert gpus is not None
     device = gpus.devices()[0]
-    child = subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout is not None
-        assert child.stdout.readline().strip() == "ready"
-        query = ["nvidia-smi", "--query-compute-apps=used_memory", "--format=csv,noheader,nounits"]
-        said = sorted(int(text) for text in re.findall(r"\d+", subprocess.check_output(query, text=True)))
-        read = sorted((process.used_bytes or 0) // 1024**2 for process in gpus.read(device.uuid).processes)
-    finally:
-        child.kill()
-        child.wait()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline().strip() == "ready"
+            query = ["nvidia-smi", "--query-compute-apps=used_memory", "--format=csv,noheader,nounits"]
+            said = sorted(int(text) for text in re.findall(r"\d+", subprocess.check_output(query, text=True)))
+            read = sorted((process.used_bytes or 0) // 1024**2 for process in gpus.read(device.uuid).processes)
+        finally:
+            child.kill()
     assert said == read
     assert max(read) > 1024
 

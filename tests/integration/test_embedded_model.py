@@ -83,6 +83,7 @@ def test_a_short_study_trains_and_scores_in_bf16_int8_and_nf4(tmp_path: Path) ->
         assert record.quality is not None
         assert record.quality["validation_loss"] < zero_shot[record.precision.base] - 0.05
         assert record.checks["generation_dtype"] == "fp32"
+        assert (record.checks["decode"], record.checks["decode_fallback"]) == ("eager", "no GPU")
         assert record.parameters is not None
         assert record.parameters.total == 134_515_008 + record.parameters.trainable
     # One seed cannot carry a verdict.

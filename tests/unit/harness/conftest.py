@@ -14,9 +14,18 @@ from study.arms import Precision
 from study.dialogues import generate
 from study.examples import Example
 from study.prompts import TEMPLATES
-from study.settings import Training
+from study.settings import EngineSettings, Training
 
-TRAINING = replace(PROBE, steps=4, batch_size=4, micro_batch_size=4, max_tokens=512, length_grouping=True)
+# Nothing is captured here, and what would be has other shapes.
+TRAINING = replace(
+    PROBE,
+    steps=4,
+    batch_size=4,
+    micro_batch_size=4,
+    max_tokens=512,
+    length_grouping=True,
+    engine=EngineSettings(cuda_graphs=None),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

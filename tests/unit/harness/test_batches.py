@@ -6,29 +6,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.engine.batches import TrainingPlan, evaluation_plan, largest_batches, rounded_up, step_count, training_plan
+from harness.engine.batches import (
+    TrainingPlan,
+    evaluation_plan,
+    largest_batches,
+    logit_places,
+    loss_plan,
+    passes,
+    rounded_up,
+    step_count,
+    training_plan,
+)
 from study.settings import EngineSettings
 from tests.unit.harness.conftest import training
 
 LENGTHS = [17, 300, 45, 45, 90, 12, 260, 33, 51, 120]
+GROUPED = training(batch_size=2, micro_batch_size=2)
 
 
 def test_every_example_is_used_once_an_epoch() -> None:
-    plan = training_plan(LENGTHS, 2, 5, seed=1, group=True)
+    plan = training_plan(LENGTHS, GROUPED, 5, seed=1)
     assert Counter(index for step in plan.steps for index in step) == Counter(range(10))
 
 
 def test_the_first_batch_is_the_longest() -> None:
-    plan = training_plan(LENGTHS, 2, 20, seed=3, group=True)
+    plan = training_plan(LENGTHS, GROUPED, 20, seed=3)
     widths = [max(LENGTHS[index] for index in step) for step in plan.steps]
     assert widths[0] == max(widths)
 
 
 def test_the_plan_depends_on_the_seed() -> None:
     def batches(seed: int) -> set[frozenset[int]]:
-        return {frozenset(step) for step in training_plan(LENGTHS, 2, 5, seed, group=True).steps}
+        return {frozenset(step) for step in training_plan(LENGTHS, GROUPED, 5, seed).steps}
 
-    assert training_plan(LENGTHS, 2, 5, seed=1, group=True) == training_plan(LENGTHS, 2, 5, seed=1, group=True)
+    assert training_plan(LENGTHS, GROUPED, 5, seed=1) == training_plan(LENGTHS, GROUPED, 5, seed=1)
     # Not only the order: which examples meet in a batch is part of what a seed stands for.
     assert len({frozenset(batches(seed)) for seed in range(6)}) > 3
 
@@ -37,14 +48,14 @@ def test_grouping_by_length_saves_padding() -> None:
     lengths = [10 + 7 * (index * 37 % 41) for index in range(200)]
 
     def padded(*, group: bool) -> int:
-        plan = training_plan(lengths, 8, 25, seed=0, group=group)
+        plan = training_plan(lengths, training(batch_size=8, length_grouping=group), 25, seed=0)
         return sum(max(lengths[index] for index in step) * len(step) for step in plan.steps)
 
     assert padded(group=True) < 0.8 * padded(group=False)
 
 
 def test_a_batch_larger_than_the_data_goes_on_into_the_next_epoch() -> None:
-    plan = training_plan([5, 6, 7], 8, 2, seed=0, group=False)
+    plan = training_plan([5, 6, 7], training(batch_size=8, length_grouping=False), 2, seed=0)
     assert [len(step) for step in plan.steps] == [8, 8]
 
 
@@ -135,8 +146,8 @@ def test_no_micro_batch_is_longer_and_it_is_in_the_first_step(
     lengths: list[tuple[int, int]], sizes: tuple[int, int], seed: int, group: bool
 ) -> None:
     whole, micro = sizes
-    chosen = training(batch_size=whole, micro_batch_size=micro)
-    plan = training_plan([total for total, _ in lengths], whole, 5, seed, group=group)
+    chosen = training(batch_size=whole, micro_batch_size=micro, length_grouping=group)
+    plan = training_plan([total for total, _ in lengths], chosen, 5, seed)
     dialogues, width, _ = largest_batches(plan, lengths, chosen)[0]
     widths = [
         rounded_up(max(lengths[index][0] for index in step[at : at + micro]), 8)
@@ -152,3 +163,59 @@ def test_a_batch_with_more_logits_is_one_of_the_largest_though_others_are_longer
     plan = TrainingPlan(((0,), (1,), (2,), (3,)))
     found = largest_batches(plan, lengths, training(batch_size=1, micro_batch_size=1))
     assert found == ((1, 304, 10), (1, 296, 40), (1, 200, 60))
+
+
+@given(
+    st.lists(st.integers(2, 500), min_size=1, max_size=40),
+    st.sampled_from([(16, 16), (12, 6), (5, 5), (4, 1)]),
+    st.integers(16, 6000),
+)
+@settings(max_examples=100, deadline=None)
+def test_passes_hold_every_dialogue_once_and_no_more_tokens_than_allowed(
+    lengths: list[int], sizes: tuple[int, int], bound: int
+) -> None:
+    whole, micro = sizes
+    chosen = training(batch_size=whole, micro_batch_size=micro, engine=EngineSettings(pass_tokens=bound))
+    plan = training_plan(lengths, chosen, 3, seed=1)
+    largest = 0
+    for number, step in enumerate(plan.steps):
+        parts = list(passes(step, lengths, chosen))
+        assert Counter(index for part in parts for index in part) == Counter(step)
+        for part in parts:
+            width = rounded_up(max(lengths[index] for index in part), 8)
+            assert len(part) == 1 or len(part) * width <= bound
+            assert len(part) <= micro
+            if number == 0:
+                largest = max(largest, len(part) * max(lengths[index] for index in part))
+            assert len(part) * max(lengths[index] for index in part) <= largest
+    assert largest > 0
+
+
+def test_a_bound_cuts_a_step_into_few_shapes() -> None:
+    lengths = [800, 700, *[250] * 14]
+    chosen = training(batch_size=16, micro_batch_size=16, engine=EngineSettings(pass_tokens=4096, pad_to_multiple=32))
+    parts = [len(part) for part in passes(range(16), lengths, chosen)]
+    # Two long ones with two others, and what is left in pieces of eight, four, two.
+    assert parts == [4, 8, 4]
+
+
+def test_places_are_enough_for_every_pass_of_their_shape() -> None:
+    chosen = training(batch_size=2, micro_batch_size=2, engine=EngineSettings(pass_tokens=400))
+    plan = training_plan([total for total, _ in PAIRS], chosen, 5, seed=1)
+    places = logit_places(plan, PAIRS, chosen)
+    assert places is not None
+    for step in plan.steps:
+        for part in passes(step, [total for total, _ in PAIRS], chosen):
+            width = rounded_up(max(PAIRS[index][0] for index in part), 8)
+            assert places[len(part), width] >= sum(PAIRS[index][1] for index in part)
+            assert places[len(part), width] % 64 == 0
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60), st.integers(16, 3000))
+@settings(max_examples=50, deadline=None)
+def test_the_loss_plan_holds_every_example_once_within_its_bound(lengths: list[int], bound: int) -> None:
+    plan = loss_plan(lengths, bound)
+    order = [index for batch in plan for index in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= bound for batch in plan)

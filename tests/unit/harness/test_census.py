@@ -13,7 +13,7 @@ from harness.engine.census import Marks, _held, _owners, breakdown, quantisation
 from harness.engine.ledger import CATEGORIES
 from harness.engine.loading import load_base
 from harness.engine.sections import Section
-from harness.engine.training import make_state
+from harness.engine.stepping import make_state
 from harness.engine.trying import PROBE, probe_arm
 from study.arms import Precision
 from study.space import Hyperparameters

@@ -1,10 +1,13 @@
 """Prompt and completion as tokens."""
 
+from pathlib import Path
+
 import pytest
 
-from harness.engine.encoding import Encoder
+from harness.engine.encoding import Encoder, Encodings
 from harness.engine.loading import Base, load_base
 from harness.engine.trying import probe_arm
+from harness.flow import examples_text
 from study.arms import Precision
 from study.examples import Example
 from study.prompts import TEMPLATES
@@ -55,3 +58,19 @@ def test_room_is_kept_for_the_answer(base: Base, examples: tuple[Example, ...]) 
     encoded = Encoder(base.tokenizer, TEMPLATE, 200).encode(examples, reserve=100)
     assert all(len(item.prompt) <= 100 for item in encoded)
     assert any(item.truncated for item in encoded)
+
+
+def test_a_file_is_encoded_once_for_each_template_and_length(
+    base: Base, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(examples_text(examples), encoding="utf-8")
+    encodings = Encodings()
+    first = encodings.of(base.tokenizer, str(path), TEMPLATE, 512)
+    assert first == Encoder(base.tokenizer, TEMPLATE, 512).encode(examples)
+    assert encodings.of(base.tokenizer, str(path), TEMPLATE, 512) is first
+    shorter = encodings.of(base.tokenizer, str(path), TEMPLATE, 64)
+    assert shorter == Encoder(base.tokenizer, TEMPLATE, 64).encode(examples)
+    reserved = encodings.of(base.tokenizer, str(path), TEMPLATE, 64, 40)
+    assert reserved == Encoder(base.tokenizer, TEMPLATE, 64).encode(examples, reserve=40)
+    assert reserved != shorter

@@ -11,7 +11,10 @@ from torch import nn
 
 from harness.engine import rehearsal
 from harness.engine.adapting import Adapter, attach
+from harness.engine.batching import Batch
 from harness.engine.census import quantisation_tensors
+from harness.engine.decoding import Decoding, SlotDecoder
+from harness.engine.fusing import fused
 from harness.engine.ledger import BLOCK_BYTES, CATEGORIES, Ledger
 from harness.engine.loading import Base, load_base
 from harness.engine.rehearsal import (
@@ -25,7 +28,8 @@ from harness.engine.rehearsal import (
 from harness.engine.sections import Section, watched
 from harness.engine.sources import shape_config
 from harness.engine.standins import attention
-from harness.engine.training import Batch, make_state, set_checkpointing, summed_loss
+from harness.engine.stepping import make_state, summed_loss
+from harness.engine.training import set_checkpointing
 from harness.engine.trying import PROBE, probe_arm
 from harness.forecast import forecast_arm
 from study.arms import Arm, Method, Precision
@@ -35,7 +39,8 @@ from study.space import Hyperparameters
 
 TINY = KNOWN_SHAPES["random/tiny-phi"]
 PHI_2 = KNOWN_SHAPES["microsoft/phi-2"]
-TRAINING = replace(PROBE, batch_size=4, micro_batch_size=4)
+# Nothing is captured on the CPU, which the rehearsal is held against.
+TRAINING = replace(PROBE, batch_size=4, micro_batch_size=4, engine=EngineSettings(cuda_graphs=None))
 RANK = 4
 # Dialogues, padded tokens, learned positions.
 BATCH = (4, 40, 50)
@@ -89,7 +94,7 @@ def real_batch(shape: tuple[int, int, int] = BATCH) -> Batch:
     draw = torch.Generator().manual_seed(3)
     ids, targets = (torch.randint(0, 500, size, generator=draw) for size in ((dialogues, width), (learned,)))
     rows, columns = (torch.randint(0, top, (learned,), generator=draw) for top in (dialogues, width))
-    return Batch(ids, rows, columns, targets, dialogues * width)
+    return Batch(ids, rows, columns, targets, dialogues * width, len(targets))
 
 
 def adapter_of(stage: Stage) -> Adapter:
@@ -98,7 +103,8 @@ def adapter_of(stage: Stage) -> Adapter:
 
 
 def step(stage: Stage, training: Training = TRAINING) -> Ledger:
-    return rehearsal._step(stage.base, adapter_of(stage), training, real_batch())
+    with fused(adapter_of(stage).model, on=bool(training.engine.fused)):
+        return rehearsal._step(stage.base, adapter_of(stage), training, real_batch(), held=False)
 
 
 def norm_statistics(layers: int = TINY.layers) -> int:
@@ -358,7 +364,7 @@ def test_nothing_is_left_alive_after_a_rehearsal_but_what_lasts(precision: Preci
     set_checkpointing(stage.base.model, on=checkpointing)
     with torch.device("meta"):
         batch = rehearsal._batch(BATCH)
-        ledger = rehearsal._step(stage.base, adapter, TRAINING, batch)
+        ledger = rehearsal._step(stage.base, adapter, TRAINING, batch, held=False)
     del batch
     gc.collect()
     before = Ledger()
@@ -383,22 +389,61 @@ def test_a_zero_shot_arm_has_no_training_to_rehearse() -> None:
         training_peak(set_stage(shape_config(TINY), arm, None, None), arm, TRAINING, BATCH)
 
 
-def test_generation_holds_the_weights_and_keys_and_values_of_every_layer() -> None:
+@pytest.mark.parametrize("static", [True, False], ids=["slots", "growing"])
+def test_generation_holds_the_weights_and_keys_and_values_of_every_layer(static: bool) -> None:
     stage = set_stage(shape_config(TINY), arm_of(Precision.BF16), None, None)
-    short, long = (evaluation_peak(stage, (8, 64, fresh, 8)) for fresh in (2_000, 4_000))
+    short, long = (evaluation_peak(stage, (8, 64, fresh, 8), static_cache=static) for fresh in (2_000, 4_000))
     assert short["base_weights"] == rehearsed(arm_of(Precision.BF16))["base_weights"]
     assert short["gradients"] == short["optimizer"] == short["adapters"] == 0
-    # Keys and values of 2,000 tokens more in two layers, and the last of them once more while it is joined to them.
     more = long["activations"] - short["activations"]
     cache = 2 * 2 * 8 * 2_000 * 64 * 2
-    assert cache <= more <= 1.5 * cache + 64 * BLOCK_BYTES
+    # Keys and values of 2,000 tokens more in two layers; those that grow are there once more in the last of them, while
+    # they are joined; beside slots there is a mask and a number for each, of two and eight bytes.
+    assert cache <= more <= (1.02 if static else 1.5) * cache + 64 * BLOCK_BYTES
 
 
-def test_reading_a_long_prompt_is_the_peak_of_generation_where_little_is_written() -> None:
+def test_slots_never_take_more_than_keys_and_values_that_grow() -> None:
     stage = set_stage(shape_config(TINY), arm_of(Precision.BF16), None, None)
-    few, many = (evaluation_peak(stage, (8, 512, fresh, 8))["activations"] for fresh in (1, 8))
-    assert few == many
-    assert evaluation_peak(stage, (16, 512, 1, 16))["activations"] > 1.9 * few
+    for batch in ((8, 512, 1, 8), (8, 512, 64, 8), (8, 64, 2_000, 8), (40, 512, 64, 40)):
+        slots, growing = (sum(evaluation_peak(stage, batch, static_cache=static).values()) for static in (True, False))
+        assert slots <= growing
+
+
+def test_prompts_of_a_cache_that_grows_are_read_at_once() -> None:
+    stage = set_stage(shape_config(TINY), arm_of(Precision.BF16), None, None)
+
+    def held(dialogues: int, fresh: int) -> int:
+        return evaluation_peak(stage, (dialogues, 512, fresh, dialogues), static_cache=False)["activations"]
+
+    assert held(8, 1) == held(8, 8)
+    assert held(16, 1) > 1.9 * held(8, 1)
+
+
+def slots_peak(base: Base, device: str, shape: tuple[int, int], fresh: int) -> int:
+    """Bytes at the peak of reading prompts (dialogues, tokens) into slots and making new tokens there."""
+    ledger = Ledger()
+    with torch.device(device), ledger:
+        SlotDecoder(base, Decoding("eager"), fresh).rehearse(*shape)
+    return sum(ledger.peak.values())
+
+
+def test_prompts_are_read_into_slots_so_many_tokens_at_a_time() -> None:
+    base = rehearsal._without_device(set_stage(shape_config(TINY), arm_of(Precision.BF16), None, None).base)
+    half, whole = (slots_peak(base, "meta", (dialogues, 512), 1) for dialogues in (32, 64))
+    # Of 64 prompts half are read at a time; of all there are ids and, in two layers, keys and values.
+    of_half = 32 * 512 * (8 + 2 * 2 * 64 * 2)
+    assert of_half < whole - half < 1.05 * of_half + 64 * BLOCK_BYTES
+    assert half > 2 * of_half
+
+
+def test_slots_on_the_meta_device_hold_what_slots_on_the_cpu_hold(tiny_folder: str) -> None:
+    real = on_the_cpu(tiny_folder, arm_of(Precision.FP32))
+    stage = set_stage(shape_config(TINY), arm_of(Precision.FP32), RANK, TRAINING)
+    for each in (real, stage):
+        adapter_of(each).model.eval()
+    for fresh in (2, 300):
+        foreseen = slots_peak(rehearsal._without_device(stage.base), "meta", (6, 50), fresh)
+        assert foreseen == slots_peak(real.base, "cpu", (6, 50), fresh)
 
 
 def test_the_loss_of_long_references_is_the_peak_where_the_vocabulary_is_large() -> None:

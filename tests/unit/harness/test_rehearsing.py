@@ -12,11 +12,12 @@ import torch
 from harness.engine import rehearsing
 from harness.engine.adapting import attach
 from harness.engine.batches import training_plan
+from harness.engine.batching import collate
 from harness.engine.loading import Base
 from harness.engine.rehearsal import evaluation_peak, set_stage, training_peak
 from harness.engine.rehearsing import rehearse_all
 from harness.engine.sources import model_config, present_folder, shape_config
-from harness.engine.training import Recipe, collate, train
+from harness.engine.training import Recipe, train
 from harness.engine.trying import probe_arm
 from harness.messages import Event, Rehearsal, RehearsalCase, Rehearse
 from study.arms import Arm, Method, Precision
@@ -85,9 +86,7 @@ def test_batch_and_tokens_are_those_of_the_training_itself(
     (answer,) = ask(case_of(arm, settings=settings), folder=tiny_folder, train_file=train_file)
     assert answer.error is None
     assert answer.tokens == trained.tokens
-    plan = training_plan(
-        [item.length for item in encoded], settings.batch_size, trained.steps, 7, group=settings.length_grouping
-    )
+    plan = training_plan([item.length for item in encoded], settings, trained.steps, 7)
     size = settings.micro_batch_size
     made = [
         collate(

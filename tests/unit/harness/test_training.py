@@ -5,21 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from harness.engine import training as engine
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, resolve_targets
+from harness.engine.attention import UNMASKED, unmasked
+from harness.engine.batching import collate
 from harness.engine.encoding import Encoded
 from harness.engine.loading import Base, computing_in, dtype_census
-from harness.engine.training import (
-    Diverged,
-    Recipe,
-    collate,
-    make_state,
-    rate_factor,
-    summed_loss,
-    train,
-    validation_loss,
-)
+from harness.engine.stepping import Diverged, Stepper, make_state, summed_loss
+from harness.engine.training import Recipe, rate_factor, train, validation_loss
 from harness.engine.trying import probe_arm
 from study.arms import Method, Precision
 from study.examples import Example
@@ -295,14 +290,45 @@ def test_the_first_step_of_a_training_finds_its_moments(
     base = load(Precision.BF16)
     adapter = adapted(base, Precision.BF16)
     found: list[tuple[int, float]] = []
-    step = engine._Stepper.step
+    step = Stepper.step
 
     def watched(stepper: Any, batches: Any) -> float:
         state = stepper._optimizer.state
         found.append((len(state), sum(values["step"].item() for values in state.values())))
         return step(stepper, batches)
 
-    monkeypatch.setattr(engine._Stepper, "step", watched)
+    monkeypatch.setattr(Stepper, "step", watched)
     fit(base, adapter, encode(base, examples), training(steps=2))
     matrices = sum(p.requires_grad for p in adapter.model.parameters())
     assert found == [(matrices, 0.0), (matrices, float(matrices))]
+
+
+def test_a_step_makes_no_mask_also_where_transformers_may_not_look(
+    load: Load, examples: tuple[Example, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load(Precision.FP32)
+    encoded = encode(base, examples)
+    masks: list[object] = []
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*arguments: Any, **named: Any) -> torch.Tensor:
+        masks.append(named.get("attn_mask"))
+        result: torch.Tensor = sdpa(*arguments, **named)
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    # As it is while a graph is captured.
+    monkeypatch.setattr(transformers.masking_utils, "is_tracing", lambda *_: True)
+    fit(base, adapted(base, Precision.FP32), encoded, training(steps=1))
+    assert masks
+    assert set(masks) == {None}
+    assert base.model.config._attn_implementation == "sdpa"
+
+
+def test_a_window_shorter_than_the_batch_keeps_its_mask(load: Load) -> None:
+    base = load(Precision.FP32)
+    base.model.config.sliding_window = 64
+    with unmasked(base, 65):
+        assert base.model.config._attn_implementation == "sdpa"
+    with unmasked(base, 64):
+        assert base.model.config._attn_implementation == UNMASKED

@@ -1,5 +1,6 @@
 """Runs: what their digest follows, and what it does not."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter
 from study.arms import Dtype, Precision
 from study.grid import load_grid
 from study.prompts import TEMPLATES, Prompts
-from study.runs import Purpose, RunSpec, SplitData, Stage, canonical, plain
+from study.runs import DIGEST_VERSION, Purpose, RunSpec, SplitData, Stage, canonical, plain
 from study.settings import EngineSettings
 from study.space import Hyperparameters
 from tests.unit.study.small_grid import SMALL
@@ -70,6 +71,43 @@ def test_a_run_id_does_not_change_by_accident() -> None:
     assert ids == ["75559a607b150541", "253defc7bdd0ccb8", "f2e0edd67ae36c4b"]
 
 
+def test_a_run_id_is_the_digest_of_the_canonical_form_of_the_whole() -> None:
+    limited = replace(TRIAL, memory_limit_bytes=8 * 1024**3)
+    for run in (RUN, TRIAL, ZERO_SHOT, limited, replace(RUN, model=replace(RUN.model, revision=None))):
+        arm = {key: part for key, part in run.arm.content().items() if key not in ("rank", "alpha", "learning_rate")}
+        shared = ("stage", "purpose", "hyperparameters", "seed", "repeat", "model", "train", "evaluated", "training")
+        whole = {
+            "digest_version": DIGEST_VERSION,
+            "arm": {"name": run.arm.name, **arm},
+            "prompts": [run.prompts.training.hash, run.prompts.evaluation.hash],
+            **{name: getattr(run, name) for name in (*shared, "generation", "memory_limit_bytes")},
+        }
+        text = json.dumps(canonical(whole), sort_keys=True, separators=(",", ":"))
+        assert run.run_id == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_equal_values_of_other_types_have_ids_of_their_own() -> None:
+    # False equals 0, and 0 is what a hand-made setting may hold: neither may get the other's text.
+    assert RUN.training is not None
+    named = replace(RUN, training=replace(RUN.training, model_dropout=False))
+    numbered = replace(RUN, training=replace(RUN.training, model_dropout=0))  # type: ignore[arg-type]
+    assert named == numbered
+    first = named.run_id
+    assert numbered.run_id != first
+    assert named.run_id == first
+
+
+def test_ids_stay_right_however_many_settings_are_met() -> None:
+    def of(steps: int) -> str:
+        assert RUN.training is not None
+        return replace(RUN, training=replace(RUN.training, steps=steps)).run_id
+
+    # More than are remembered, each gone before the next is made, so that addresses come again.
+    ids = [of(steps) for steps in range(1, 5001)]
+    assert len(set(ids)) == 5000
+    assert [of(steps) for steps in (1, 2500, 5000)] == [ids[0], ids[2499], ids[4999]]
+
+
 def test_a_run_id_is_the_same_in_another_process() -> None:
     code = "from tests.unit.study.test_runs import *; print(RUN.run_id, TRIAL.run_id, ZERO_SHOT.run_id)"
     for seed in ("1", "2"):
@@ -123,6 +161,8 @@ SETTINGS = (
     "training.engine.completion_logits=false",
     "training.engine.pad_to_multiple=1",
     "training.engine.fused=false",
+    "training.engine.pass_tokens=2048",
+    "training.engine.pool_steps=64",
     "training.engine.cuda_graphs=false",
     "generation.static_cache=false",
     "generation.max_new_tokens=9",
@@ -231,6 +271,8 @@ def test_settings_become_plain_json() -> None:
         "completion_logits": True,
         "pad_to_multiple": 8,
         "fused": True,
+        "pass_tokens": None,
+        "pool_steps": None,
         "cuda_graphs": True,
     }
     assert plain(replace(RUN.generation, dtype=Dtype.FP16))["dtype"] == "fp16"
