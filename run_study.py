@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         allow_cpu=parsed.allow_cpu,
         card=parsed.gpu,
         calibrate=parsed.calibrate,
+        gpus=parsed.gpus,
     )
     if parsed.plan:
         return plan_only(options, console)
@@ -74,9 +75,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("reports/out"), metavar="DIR", help="where reports go (reports/out)"
     )
+    parser.add_argument(
+        "--gpus",
+        type=_gpus,
+        default=1,
+        metavar="N",
+        help="runs at a time, each on a GPU of its own: a number, or all (1: then nothing disturbs what is timed)",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed and timed-out runs again")
     parser.add_argument("--allow-cpu", action="store_true", help="run a grid that asks for a GPU on the CPU")
     return parser
+
+
+def _gpus(text: str) -> int | None:
+    """How many GPUs `--gpus` asks for; None is all that are in sight."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: choose a number from 1, or all")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,12 @@ class Study:
     def run(self) -> Finish:
         """Runs every stage; what it raises leaves everything recorded so far in place."""
         self.save_inputs()
+        self.conductor.expect(self._to_come())
         if self.grid.tune.trials or any(not arm.trains for arm in self.grid.arms):
             self._stage("baseline, validation split", self.specs.baselines("validation"))
+        if self.conductor.seats > 1:
+            # Blocks wait for nothing: together they keep every seat busy, each with one arm's base as far as it goes.
+            self._stage("tune", [spec for arm in self.grid.trained_arms for spec in self.specs.block(arm)])
         trials = {arm.name: self._tune(arm) for arm in self.grid.trained_arms}
         frozen = self._frozen(trials)
         if frozen is not None:
@@ -130,19 +134,25 @@ class Study:
         self.found += len(split.done)
         if wanted:
             self.view.stage(name, len(wanted), len(wanted) - len(split.to_do))
-        for spec in split.to_do:
-            self._run(spec)
+        self.conductor.run_all(split.to_do, self._keep)
 
-    def _run(self, spec: RunSpec) -> Record:
-        record = self.conductor.run(spec)
+    def _keep(self, record: Record) -> None:
         self.last[record.run_id] = record
         self.made += 1
-        return record
+
+    def _to_come(self) -> tuple[RunSpec, ...]:
+        """Trainings that are missing, as far as they can be told now; before the freeze every rank may be confirmed."""
+        frozen = read_frozen(self.folder)
+        blocks = [spec for arm in self.grid.trained_arms for spec in self.specs.block(arm)]
+        confirms = self.specs.confirms(frozen) if frozen else self.specs.possible_confirms()
+        wanted = [spec for spec in (*blocks, *confirms) if self.options.wants(spec.arm)]
+        return parted(wanted, self.last, retry_failed=self.options.retry_failed).to_do
 
     def _tune(self, arm: Arm) -> "_Trials":
         """The block, then the sampler's own trials, then the best sets again on more seeds."""
         block = self.specs.block(arm)
-        self._stage(f"tune {arm.name}", block)
+        if self.conductor.seats == 1:
+            self._stage(f"tune {arm.name}", block)
         trials = [(spec.hyperparameters, spec) for spec in block if spec.hyperparameters is not None]
         trials += self._sampled(arm, trials)
         return _Trials(arm, trials, self._reselected(arm, trials))

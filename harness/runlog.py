@@ -1,5 +1,7 @@
 """What was seen of a run while it ran, and the record that comes of it."""
 
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 from harness.gpu import GpuPeak
 from harness.messages import PHASES, Answer, Facts, Phase, PhaseEnded
 from harness.outcomes import Completed, Outcome
-from harness.scores import Rouge, Scores, quality
+from harness.scores import Scorer, Scores, quality
 from results.schema import (
     AdapterPart,
     Breakdown,
@@ -33,22 +35,24 @@ from study.runs import RunSpec, plain
 
 @dataclass(slots=True)
 class RunLog:
-    """Collects one run's events. `warm` says that its process had run something before."""
+    """Collects one run's events. `warm` says that its process had run something before; `side_by_side` is the most
+    runs, itself among them, that were under way at once on this machine."""
 
     spec: RunSpec
     protocol: Protocol
-    examples: dict[str, Example]
-    rouge: Rouge
+    examples: Mapping[str, Example]
+    scorer: Scorer
     warm: bool
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: dict[Phase, PhaseEnded] = field(default_factory=dict)
     peaks: dict[Phase, GpuPeak] = field(default_factory=dict)
     energy: dict[Phase, EnergyPart] = field(default_factory=dict)
-    answers: list[tuple[Answer, Scores | None]] = field(default_factory=list)
+    answers: list[tuple[Answer, Future[Scores] | None]] = field(default_factory=list)
     energy_of_run: EnergyPart | None = None
     gpu: GpuPart | None = None
     forecast: ForecastPart = field(default_factory=ForecastPart)
+    side_by_side: int = 1
 
     def add_facts(self, facts: Facts) -> None:
         """Keeps facts by section."""
@@ -63,11 +67,15 @@ class RunLog:
             self.energy[phase.phase] = energy
 
     def add_answers(self, answers: tuple[Answer, ...]) -> None:
-        """Scores answers as they come, while the worker writes the next; random weights are never scored."""
+        """Has answers scored as they come, while the worker writes the next; random weights are never scored.
+
+        In a thread: the end of a phase must be heard when it comes, or the GPU's readings of it would hold what
+        follows.
+        """
         scored = self.spec.model.weights == "pretrained"
         for answer in answers:
             references = self.examples[answer.example_id].references
-            self.answers.append((answer, self.rouge.score(answer.text, references) if scored else None))
+            self.answers.append((answer, self.scorer.score(answer.text, references) if scored else None))
 
     def predictions(self) -> tuple[Prediction, ...]:
         """One a dialogue, in the order of the split."""
@@ -79,7 +87,7 @@ class RunLog:
                 tokens=answer.tokens,
                 hit_limit=answer.hit_limit,
                 truncated=answer.truncated,
-                scores=scores,
+                scores=None if scores is None else scores.result(),
             )
             for answer, scores in (by_id[example_id] for example_id in self.examples)
         )
@@ -142,12 +150,13 @@ class RunLog:
     def _quality(self, outcome: Outcome) -> dict[str, float] | None:
         if not isinstance(outcome, Completed) or self.spec.model.weights == "random":
             return None
-        scored = [scores for _, scores in self.answers if scores is not None]
+        scored = [scores.result() for _, scores in self.answers if scores is not None]
         return {key: round(value, 6) for key, value in quality(scored, outcome.validation_loss).items()}
 
     def _checks(self, *, completed: bool) -> dict[str, Any]:
         checks = dict(self.facts.get("checks", {}))
         checks["warm_worker"] = self.warm
+        checks["side_by_side"] = self.side_by_side
         if completed:
             answers = [answer for answer, _ in self.answers]
             words = [len(answer.text.split()) for answer in answers]

@@ -24,6 +24,7 @@ from harness.signals import Interrupted, interruptible
 from harness.specs import Specs
 from harness.view import make_view
 from harness.watching import usable_device
+from harness.workers import Template
 from results.layout import StudyFolder
 from results.store import ResultsError, read_frozen, read_records
 from study.bytesize import memory_bytes
@@ -52,6 +53,8 @@ class RunOptions:
     card: str | None = None
     # A short run of every arm instead of the study.
     calibrate: bool = False
+    # Runs at a time, each on a GPU of its own; None: as many as there are GPUs.
+    gpus: int | None = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +220,9 @@ def run_grid(options: RunOptions, console: Console) -> Done:
         device = _device(grid, gpus, allow_cpu=options.allow_cpu)
         folder = StudyFolder.of(options.results, grid.study)
         with interruptible(), held(folder):
-            return _run(
-                grid, folder, Machine(device, gpus if device == "cuda" else None, environment()), options, console
-            )
+            seats = _seats(options.gpus, device, gpus)
+            machine = Machine(device, gpus if device == "cuda" else None, environment(), seats)
+            return _run(grid, folder, machine, options, console)
     except (GridError, Refused, DataError) as error:
         return Done(_say(console, error), None)
     except (GpuError, ModelUnavailable, ResultsError, StudyBusy) as error:
@@ -240,13 +243,27 @@ def _device(grid: Grid, gpus: GpuReader | None, *, allow_cpu: bool) -> Device:
     return device
 
 
+def _seats(wanted: int | None, device: Device, gpus: GpuReader | None) -> tuple[str | None, ...]:
+    """The GPUs that runs are made on side by side, by UUID; one seat is pinned to nothing, and takes the first."""
+    seen = () if gpus is None or device == "cpu" else visible(gpus.devices(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    count = max(len(seen), 1) if wanted is None else wanted
+    if count > max(len(seen), 1):
+        _refuse(f"--gpus {count}: {len(seen)} in sight here" + (", and the study runs on the CPU" if not seen else ""))
+    return tuple(each.uuid for each in seen[:count]) if count > 1 else (None,)
+
+
 def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions, console: Console) -> Done:
+    if not folder.records.exists():
+        # A study that has no run yet needs workers: their libraries are imported while the data are loaded.
+        Template().prepare()
     loaded = load(grid.data)
     _notes(loaded, console)
     specs = Specs.of(grid, loaded.splits)
     total = make_plan(grid, specs.confirm_count(), None).runs
     view = make_view(console, total)
     rates = Rates.of(known_records(options.results))
+    if len(machine.seats) > 1:
+        view.note(f"{len(machine.seats)} runs at a time, each on a GPU of its own: their times share one host")
     conductor = Conductor(grid, folder, machine, loaded.splits, view, rates)
     study = Study(grid, folder, loaded, conductor, view, Options(options.only, options.retry_failed))
     try:

@@ -1,5 +1,6 @@
 """What a person sees of a study under way: a live view on a terminal, plain lines elsewhere."""
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,10 +29,10 @@ class View(Protocol):
     def run_started(self, spec: RunSpec) -> None:
         """A run begins."""
 
-    def phase(self, phase: Phase) -> None:
+    def phase(self, spec: RunSpec, phase: Phase) -> None:
         """The run's next phase begins."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, spec: RunSpec, progress: Progress) -> None:
         """Where the phase stands."""
 
     def run_finished(self, spec: RunSpec, record: Record) -> None:
@@ -98,8 +99,8 @@ class PlainView:
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
         self._pace = Pace(total)
-        self._last = 0.0
-        self._label = ""
+        # When each run under way last had a line.
+        self._last: dict[str, float] = {}
 
     def stage(self, name: str, planned: int, done: int) -> None:
         already = f", {done} already recorded" if done else ""
@@ -107,22 +108,23 @@ class PlainView:
         self._pace.done += done
 
     def run_started(self, spec: RunSpec) -> None:
-        self._label = f"{spec.stage} {spec.label()}"
-        self._last = time.monotonic()
+        self._last[spec.run_id] = time.monotonic()
 
-    def phase(self, phase: Phase) -> None:
+    def phase(self, spec: RunSpec, phase: Phase) -> None:
         pass
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, spec: RunSpec, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._last < self.EVERY_S:
+        if now - self._last.get(spec.run_id, 0.0) < self.EVERY_S:
             return
-        self._last = now
+        self._last[spec.run_id] = now
         loss = "" if progress.loss is None else f", loss {progress.loss:.3f}"
         speed = "" if progress.tokens_per_second is None else f", {progress.tokens_per_second:.0f} tokens/s"
-        self._line(f"  {self._label}: {progress.phase} {progress.done}/{progress.total}{loss}{speed}")
+        label = f"{spec.stage} {spec.label()}"
+        self._line(f"  {label}: {progress.phase} {progress.done}/{progress.total}{loss}{speed}")
 
     def run_finished(self, spec: RunSpec, record: Record) -> None:
+        self._last.pop(spec.run_id, None)
         self._pace.add(spec.stage, record.seconds.total or 0.0)
         left = self._pace.left_s()
         self._line(f"[{self._pace.done}/{self._pace.total}] {summary_line(spec, record)}; about {duration(left)} left")
@@ -144,8 +146,8 @@ class LiveView:
         self._console = console
         self._pace = Pace(total)
         self._stage = ""
-        self._run = ""
-        self._state = ""
+        # Runs under way: what each is, and how it stands.
+        self._runs_now: dict[str, tuple[str, str]] = {}
         self._bars = Bars(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
@@ -162,20 +164,20 @@ class LiveView:
         self._console.print(f"[bold]{escape(name)}[/bold]: {planned} runs{already}", highlight=False)
 
     def run_started(self, spec: RunSpec) -> None:
-        self._run = f"{spec.stage} {spec.label()}"
-        self._state = "starting"
+        self._now(spec, "starting")
 
-    def phase(self, phase: Phase) -> None:
-        self._state = phase
+    def phase(self, spec: RunSpec, phase: Phase) -> None:
+        self._now(spec, phase)
         self._bars.reset(self._steps, description=phase, total=None)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, spec: RunSpec, progress: Progress) -> None:
         self._bars.update(self._steps, description=progress.phase, completed=progress.done, total=progress.total)
         loss = "" if progress.loss is None else f"  loss {progress.loss:.3f}"
         speed = "" if progress.tokens_per_second is None else f"  {progress.tokens_per_second:.0f} tokens/s"
-        self._state = f"{progress.phase}{loss}{speed}"
+        self._now(spec, f"{progress.phase}{loss}{speed}")
 
     def run_finished(self, spec: RunSpec, record: Record) -> None:
+        self._runs_now.pop(spec.run_id, None)
         self._pace.add(spec.stage, record.seconds.total or 0.0)
         self._bars.update(self._runs, completed=self._pace.done)
         style = _STYLE.get(record.status, "red")
@@ -187,14 +189,57 @@ class LiveView:
     def close(self) -> None:
         self._live.stop()
 
+    def _now(self, spec: RunSpec, state: str) -> None:
+        self._runs_now[spec.run_id] = (f"{spec.stage} {spec.label()}", state)
+
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        table.add_row(f"[bold]{escape(self._stage)}[/bold]", escape(self._run), escape(self._state))
+        stage = f"[bold]{escape(self._stage)}[/bold]"
+        # Drawn by a thread of its own: what is under way may change meanwhile.
+        for run, state in list(self._runs_now.values()) or [("", "")]:
+            table.add_row(stage, escape(run), escape(state))
+            stage = ""
         table.add_row("", f"about {duration(self._pace.left_s())} left", "")
         outer = Table.grid()
         outer.add_row(table)
         outer.add_row(self._bars)
         return outer
+
+
+class SharedView:
+    """A view that the threads of several seats tell, one at a time."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._lock = threading.Lock()
+
+    def stage(self, name: str, planned: int, done: int) -> None:
+        with self._lock:
+            self._view.stage(name, planned, done)
+
+    def run_started(self, spec: RunSpec) -> None:
+        with self._lock:
+            self._view.run_started(spec)
+
+    def phase(self, spec: RunSpec, phase: Phase) -> None:
+        with self._lock:
+            self._view.phase(spec, phase)
+
+    def progress(self, spec: RunSpec, progress: Progress) -> None:
+        with self._lock:
+            self._view.progress(spec, progress)
+
+    def run_finished(self, spec: RunSpec, record: Record) -> None:
+        with self._lock:
+            self._view.run_finished(spec, record)
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._view.note(text)
+
+    def close(self) -> None:
+        with self._lock:
+            self._view.close()
 
 
 def make_view(console: Console, total: int) -> View:

@@ -30,8 +30,9 @@ def usable_device(reader: GpuReader | None) -> Device:
     return "cuda" if visible(devices, os.environ.get("CUDA_VISIBLE_DEVICES")) else "cpu"
 
 
-def outsets(reader: GpuReader | None) -> tuple[Outset, ...]:
-    """Every device that a worker may get, before it starts. A device that cannot be read is left out."""
+def outsets(reader: GpuReader | None, gpu: str | None = None) -> tuple[Outset, ...]:
+    """Every device that a worker may get, before it starts: `gpu` alone where a UUID is given. A device that cannot be
+    read is left out."""
     if reader is None:
         return ()
     found = []
@@ -40,7 +41,7 @@ def outsets(reader: GpuReader | None) -> tuple[Outset, ...]:
     except GpuError:
         # The driver is gone: what went wrong the worker will say.
         return ()
-    for device in visible(devices, os.environ.get("CUDA_VISIBLE_DEVICES")):
+    for device in visible(devices, gpu or os.environ.get("CUDA_VISIBLE_DEVICES")):
         try:
             reading = reader.read(device.uuid)
             before = Before(reading.device_bytes, reading.reserved_bytes, reading.processes)

@@ -18,14 +18,20 @@ _PR_SET_PDEATHSIG = 1
 Emit = Callable[[Event], None]
 
 
-def serve(connection: Connection, log_path: str, device: Device, parent_pid: int) -> None:
-    """The body of a worker process. Standard output and error go to the log: the pipe alone carries meaning."""
+def serve(connection: Connection, log_path: str, device: Device, parent_pid: int, gpu: str | None = None) -> None:
+    """The body of a worker process. Standard output and error go to the log: the pipe alone carries meaning.
+
+    `gpu` is the UUID of the only GPU that it may use; without one it takes the first of those in sight.
+    """
     _die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if device == "cpu":
         # bitsandbytes looks for a GPU while it is imported: a context made by that would be in a measured run's way.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif gpu is not None:
+        # The driver reads it when the first context is made: a template that has none leaves the choice open.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

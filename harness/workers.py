@@ -2,19 +2,24 @@
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.messages import Command, Device, Event, decode_event, encode
 from harness.worker import serve
 
-PRELOAD = ("harness.engine.preload",)
+# The libraries, and what a worker runs itself.
+PRELOAD = ("harness.engine.preload", "harness.worker")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -47,17 +52,45 @@ class Template:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOAD))
 
-    def start(self, device: Device, log: Path) -> "Worker":
-        """A fresh process on `device`, which writes its standard error to `log`."""
+    def prepare(self) -> None:
+        """Starts the process that workers are forked from, and does not wait for its imports."""
+        with _STARTING, _worker_environment():
+            multiprocessing.forkserver.ensure_running()
+
+    def start(self, device: Device, log: Path, gpu: str | None = None) -> "Worker":
+        """A fresh process on `device`, which writes its standard error to `log`.
+
+        Args:
+            gpu: the UUID of the one GPU that it may see; None leaves it those that this process sees.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = self._context.Pipe(duplex=True)
-        with _worker_environment():
+        with _STARTING, _worker_environment(), _no_main_module():
             process = self._context.Process(
-                target=serve, args=(theirs, str(log), device, os.getpid()), daemon=True, name="qlora-ablation-worker"
+                target=serve,
+                args=(theirs, str(log), device, os.getpid(), gpu),
+                daemon=True,
+                name="qlora-ablation-worker",
             )
             process.start()
         theirs.close()
         return Worker(process, ours, log)
+
+
+# Starting changes what the whole process shares: one thread at a time.
+_STARTING = threading.Lock()
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hides the conductor's main module: a worker would import it once more, with the whole report behind it, which
+    took a second of every start. `serve` is found without it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
@@ -137,9 +170,13 @@ class Worker:
         os.kill(self.pid, signal.SIGUSR1)
         time.sleep(0.2)
 
+    def dismiss(self) -> None:
+        """Ends the process, whatever it is doing, and does not wait: a GPU takes its time to take back memory."""
+        self._process.kill()
+
     def end(self) -> None:
         """Ends the process, whatever it is doing, and waits until it is gone."""
-        self._process.kill()
+        self.dismiss()
         self._process.join()
         self._connection.close()
 

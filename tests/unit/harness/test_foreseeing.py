@@ -2,9 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,11 +16,11 @@ from harness.engine.rehearsing import rehearse_all
 from harness.flow import examples_text
 from harness.forecast import Rates
 from harness.foreseeing import Foreseer
-from harness.messages import Event, ModelReady, Rehearsal, RehearsalCase, Rehearse
+from harness.messages import Command, Device, Event, ModelReady, Rehearsal, RehearsalCase, Rehearse
 from harness.specs import Specs
-from harness.workers import Template
+from harness.workers import Template, Worker, WorkerDied
 from results.layout import StudyFolder
-from results.schema import ForecastPart, Record
+from results.schema import Breakdown, ForecastPart, Record
 from study.arms import Precision
 from study.dialogues import generate
 from study.grid import Grid, load_grid
@@ -62,8 +65,67 @@ def foreseer(grid: Grid, folder: StudyFolder) -> Iterator[Foreseer]:
     foreseer.close()
 
 
+class Rehearser:
+    """A worker, and the template it comes from, that remembers what it is asked and answers when it may."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int | None, int]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.gone = False
+        self.starts = 0
+
+    def start(self, device: Device, log: Path) -> Worker:
+        self.starts += 1
+        return cast(Worker, self)
+
+    def send(self, command: Command) -> None:
+        assert isinstance(command, Rehearse)
+        (case,) = command.cases
+        self.asked.append((case.rank, case.seed))
+
+    def next_event(self, deadline: float | None = None) -> Event:
+        while not self.may_answer.wait(0.01):
+            if self.gone:
+                raise WorkerDied(-9)
+        parts = dict.fromkeys(Breakdown.model_fields, 0) | {"base_weights": len(self.asked)}
+        return Rehearsal(0, parts, batch=(1, 8, 8), trainable=1, total=2, tokens=3)
+
+    def dismiss(self) -> None:
+        self.gone = True
+
+    end = dismiss
+
+
+@pytest.fixture
+def rehearser() -> Rehearser:
+    return Rehearser()
+
+
+@pytest.fixture
+def foreseer_with(grid: Grid, folder: StudyFolder, rehearser: Rehearser) -> Iterator[Callable[[int], Foreseer]]:
+    """Makes a foreseer whose worker is the rehearser, on a machine with so many cores."""
+    made: list[Foreseer] = []
+
+    def make(cores: int) -> Foreseer:
+        made.append(Foreseer(cast(Template, rehearser), folder, grid.prompts, cores))
+        return made[-1]
+
+    yield make
+    for foreseer in made:
+        foreseer.close()
+
+
 def run_of(specs: Specs, arm: str, rank: int = 4) -> RunSpec:
     return specs.trial(specs.grid.arm(arm), 0, Hyperparameters(rank, 16, 1e-3))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread does."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def rehearsed_here(spec: RunSpec, folder: StudyFolder, model: ModelReady) -> Rehearsal:
@@ -126,7 +188,103 @@ def test_a_worker_s_answer_is_the_forecast_of_its_run(
     assert elsewhere == forecast.model_copy(update={"train_seconds": None, "train_energy_j": None})
 
 
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
+def test_runs_that_differ_in_rate_and_alpha_alone_share_one_rehearsal(
+    foreseer_with: Callable[[int], Foreseer], rehearser: Rehearser, specs: Specs, model: ModelReady
+) -> None:
+    foreseer = foreseer_with(2)
+    first = run_of(specs, "lora")
+    like = replace(first, trial=1, hyperparameters=Hyperparameters(4, 8, 5e-3))
+    other_rank = replace(first, hyperparameters=Hyperparameters(8, 16, 1e-3))
+    other_seed = replace(first, seed=first.seed + 1)
+    for spec in (first, like, other_rank, other_seed, first):
+        foreseer.ask(spec, model)
+    assert rehearser.asked == [(4, first.seed), (8, first.seed), (4, first.seed + 1)]
+    forecasts = [foreseer.forecast(spec, Rates(), "Fake 24").train_allocated_bytes for spec in (like, other_rank)]
+    assert forecasts == [1, 2]
+
+
+def test_beside_a_trial_its_own_case_is_rehearsed_and_then_what_is_expected(
+    foreseer_with: Callable[[int], Foreseer], rehearser: Rehearser, specs: Specs, model: ModelReady
+) -> None:
+    foreseer = foreseer_with(4)
+    now, later = run_of(specs, "lora", rank=8), run_of(specs, "lora", rank=4)
+    foreseer.expect([later, now])
+    assert rehearser.starts == 0
+    with foreseer.around(now, model, measured=False):
+        until(lambda: len(rehearser.asked) == 2)
+    assert rehearser.asked == [(8, now.seed), (4, later.seed)]
+    with foreseer.around(later, model, measured=True):
+        assert len(rehearser.asked) == 2
+    assert foreseer.forecast(later, Rates(), "Fake 24").breakdown is not None
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+def test_nothing_is_rehearsed_beside_a_measured_run(
+    foreseer_with: Callable[[int], Foreseer], rehearser: Rehearser, specs: Specs, model: ModelReady, cores: int
+) -> None:
+    foreseer = foreseer_with(cores)
+    trial, measured = run_of(specs, "lora"), run_of(specs, "lora", rank=16)
+    foreseer.expect([trial, run_of(specs, "lora", rank=8), run_of(specs, "lora", rank=32), measured])
+    rehearser.may_answer.clear()
+    threading.Timer(0.1, rehearser.may_answer.set).start()
+    with foreseer.around(trial, model, measured=False):
+        until(lambda: len(rehearser.asked) >= 1)
+    rehearser.may_answer.clear()
+    threading.Timer(0.1, rehearser.may_answer.set).start()
+    with foreseer.around(measured, model, measured=True):
+        # Its own is over, another one that was under way too, and none begins.
+        asked = list(rehearser.asked)
+        assert (16, measured.seed) in asked
+        assert foreseer.forecast(measured, Rates(), "Fake 24").breakdown is not None
+        time.sleep(0.1)
+        assert rehearser.asked == asked
+        assert not foreseer._asking
+
+
+def test_on_few_cores_a_trial_too_waits_for_its_rehearsal(
+    foreseer_with: Callable[[int], Foreseer], rehearser: Rehearser, specs: Specs, model: ModelReady
+) -> None:
+    foreseer = foreseer_with(2)
+    trial = run_of(specs, "lora")
+    foreseer.expect([trial, run_of(specs, "lora", rank=8)])
+    with foreseer.around(trial, model, measured=False):
+        assert foreseer.forecast(trial, Rates(), "Fake 24").breakdown is not None
+        time.sleep(0.05)
+        assert rehearser.asked == [(4, trial.seed)]
+
+
+def test_a_worker_that_always_dies_is_not_asked_for_ever(
+    foreseer_with: Callable[[int], Foreseer], rehearser: Rehearser, specs: Specs, model: ModelReady
+) -> None:
+    foreseer = foreseer_with(2)
+    rehearser.may_answer.clear()
+    rehearser.gone = True
+    for rank in (4, 8, 16, 32, 64):
+        foreseer.ask(run_of(specs, "lora", rank=rank), model)
+    assert len(rehearser.asked) == foreseeing.MOST_FAILURES
+
+
+def test_a_study_that_ends_does_not_wait_for_a_rehearsal(
+    foreseer_with: Callable[[int], Foreseer], rehearser: Rehearser, specs: Specs, model: ModelReady
+) -> None:
+    foreseer = foreseer_with(4)
+    rehearser.may_answer.clear()
+
+    def interrupted() -> None:
+        with foreseer.around(run_of(specs, "lora"), model, measured=False):
+            until(lambda: len(rehearser.asked) == 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    start = time.monotonic()
+    foreseer.close()
+    assert time.monotonic() - start < 5
+    assert foreseer._thread is not None
+    assert not foreseer._thread.is_alive()
+
+
+def test_each_run_has_the_answer_to_its_own_question(
     foreseer: Foreseer, specs: Specs, folder: StudyFolder, model: ModelReady
 ) -> None:
     small, large = run_of(specs, "lora", rank=4), run_of(specs, "lora", rank=64)
@@ -135,7 +293,10 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
     forecast = foreseer.forecast(large, Rates(), "Fake 24")
     assert forecast.breakdown is not None
     assert forecast.breakdown.model_dump() == rehearsed_here(large, folder, model).parts
-    assert foreseer.forecast(small, Rates(), "Fake 24") == ForecastPart()
+    forecast = foreseer.forecast(small, Rates(), "Fake 24")
+    assert forecast.breakdown is not None
+    assert forecast.breakdown.model_dump() == rehearsed_here(small, folder, model).parts
+    assert foreseer.forecast(run_of(specs, "lora", rank=8), Rates(), "Fake 24") == ForecastPart()
 
 
 def test_a_run_that_cannot_be_rehearsed_has_no_forecast_and_the_next_one_has(
@@ -160,12 +321,13 @@ def test_a_worker_that_dies_or_hangs_costs_its_forecast_and_nothing_else(
     worker = foreseer._worker
     assert worker is not None
     os.kill(worker.pid, how)
+    unlucky = run_of(specs, "qlora@double_quant=true", rank=8)
     with monkeypatch.context() as patch:
         patch.setattr(foreseeing, "PATIENCE_S", 1.0)
-        foreseer.ask(spec, model)
-    assert foreseer.forecast(spec, Rates(), "Fake 24") == ForecastPart()
-    foreseer.ask(spec, model)
-    assert foreseer.forecast(spec, Rates(), "Fake 24").breakdown is not None
+        foreseer.ask(unlucky, model)
+    assert foreseer.forecast(unlucky, Rates(), "Fake 24") == ForecastPart()
+    foreseer.ask(unlucky, model)
+    assert foreseer.forecast(unlucky, Rates(), "Fake 24").breakdown is not None
 
 
 def test_a_zero_shot_run_has_no_forecast_and_starts_no_worker(

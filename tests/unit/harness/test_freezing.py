@@ -1,6 +1,7 @@
 """The freeze: choices on validation alone, kept as long as the grid asks for the runs behind them."""
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from harness.freezing import Candidate, Trials, choose, freeze, ranked
 from harness.outcomes import Completed, Stopped
 from harness.progress import parted
 from harness.runlog import RunLog
-from harness.scores import Rouge
+from harness.scores import Scorer
 from harness.specs import Specs
 from harness.view import PlainView
 from results.layout import StudyFolder
@@ -53,11 +54,11 @@ def grid_of(**changes: str) -> Grid:
 
 def record_of(spec: RunSpec, quality: dict[str, float] | None) -> Record:
     """A record of a run with the given quality, or of one that did not fit."""
-    log = RunLog(spec, "paper", {item.id: item for item in EXAMPLES[spec.evaluated.split]}, Rouge(), warm=False)
+    log = RunLog(spec, "paper", {item.id: item for item in EXAMPLES[spec.evaluated.split]}, Scorer(), warm=False)
     if quality is None:
         return log.record(Stopped("out_of_memory", "OutOfMemoryError", "no", "train"), {}, 1.0)
     blank = replace(spec, model=replace(spec.model, weights="random"))
-    made = RunLog(blank, "paper", {}, Rouge(), warm=False).record(Completed(1.0), {}, 1.0)
+    made = RunLog(blank, "paper", {}, Scorer(), warm=False).record(Completed(1.0), {}, 1.0)
     data: dict[str, Any] = made.model_dump()
     data |= {"run_id": spec.run_id, "model": {**data["model"], "weights": "pretrained"}, "quality": quality}
     return Record.model_validate(data)
@@ -213,8 +214,14 @@ def test_a_freeze_without_importances_can_be_read_and_gets_them_once() -> None:
 class _Refusing:
     """A conductor that runs nothing: what follows the freeze begins with it."""
 
-    def run(self, spec: RunSpec) -> Record:
-        raise LookupError(spec.stage)
+    seats = 1
+
+    def expect(self, specs: Sequence[RunSpec]) -> None:
+        pass
+
+    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:
+        if specs:
+            raise LookupError(specs[0].stage)
 
 
 def test_a_study_freezes_its_importances_once_and_writes_the_same_file_at_the_next_start(tmp_path: Path) -> None:

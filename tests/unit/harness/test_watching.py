@@ -283,6 +283,13 @@ def test_only_devices_in_sight_have_an_outset(gpus: FakeGpus, monkeypatch: pytes
     assert [outset.device for outset in outsets(gpus)] == [DEVICE]
 
 
+def test_a_worker_that_is_pinned_has_the_outset_of_its_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [outset.device for outset in outsets(Several(), DEVICE.uuid)] == [DEVICE]
+    # Its pin comes after what this process may see: it is chosen from there.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert [outset.device for outset in outsets(Several(), DEVICE.uuid)] == [DEVICE]
+
+
 @pytest.mark.parametrize(
     ("value", "device"),
     [

@@ -1,0 +1,201 @@
+"""Where runs are made: a seat is a GPU, or the CPU; a desk is the worker that sits there, with what is known of it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.gpu import GpuReader
+from harness.messages import (
+    Answers,
+    Device,
+    Event,
+    Facts,
+    Finished,
+    Hello,
+    Job,
+    ModelReady,
+    Phase,
+    PhaseEnded,
+    PhaseStarted,
+    PrecisionsTried,
+    Progress,
+    Raised,
+    Rehearsal,
+)
+from harness.outcomes import Completed, Outcome, Stopped
+from harness.runlog import RunLog
+from harness.view import View
+from harness.watching import GpuWatch, Outset, of_worker, outsets
+from harness.workers import Silent, Template, Worker, WorkerDied
+from study.runs import RunSpec, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a study runs: the device, a reader of GPUs where there are any, and a seat for each run at a time.
+
+    A seat is the UUID of its GPU, or None: whatever a worker finds first (one seat), or the CPU.
+    """
+
+    device: Device
+    gpus: GpuReader | None
+    environment: Mapping[str, Any]
+    seats: tuple[str | None, ...] = (None,)
+
+
+class Halted(RuntimeError):
+    """The worker was ended because the study stops."""
+
+
+def warm_key(spec: RunSpec) -> tuple[object, ...] | None:
+    """The base that a warm worker must have for a run; None for a run that takes a fresh process.
+
+    Trials and validation baselines share a warm worker: nothing that a paper quotes of memory or time comes from
+    them. Every confirm run and every test baseline has a process of its own, and nothing of another run beside it on
+    its GPU: not the worker before it, which is gone, nor the one after it, which is not there yet.
+    """
+    warm = spec.stage is Stage.TUNE or spec.evaluated.split == "validation"
+    return (spec.arm.base, spec.training is not None and spec.training.model_dropout) if warm else None
+
+
+class Desk:
+    """One worker with what is known of it: its GPU, what is seen there, whether it has run anything yet."""
+
+    def __init__(self, worker: Worker, machine: Machine, key: object, before: tuple[Outset, ...]) -> None:
+        self._worker = worker
+        self._machine = machine
+        self._watch: GpuWatch | None = None
+        self._halted = False
+        self.outsets = before
+        self.key = key
+        self.used = False
+        self.phase: Phase | None = None
+        self.facts: dict[str, Any] = {}
+
+    def run(self, job: Job, log: RunLog, timeout_s: float | None, view: View) -> Outcome:
+        """Has the worker do a job; the outcome follows from its events, its exit code and its signal alone.
+
+        Raises:
+            Halted: another thread has ended the worker.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.used = True
+        self.phase = None
+        if self._watch is not None:
+            self._watch.run_started()
+        try:
+            return self._until_the_end(job, log, deadline, view)
+        except WorkerDied as error:
+            self._last_words(log)
+            if self._halted:
+                raise Halted from error
+            return Stopped("killed", "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
+        except Silent:
+            self._last_words(log)
+            self._worker.dump_stacks()
+            return Stopped(
+                "timeout", "Timeout", f"no end after {timeout_s:.0f} s: see {self._worker.log.name}", self.phase
+            )
+        finally:
+            if self._watch is not None:
+                log.gpu, log.energy_of_run = self._watch.run_ended()
+
+    def halt(self) -> None:
+        """Ends the worker from another thread: the run that is under way raises Halted."""
+        self._halted = True
+        self._worker.dismiss()
+
+    def dismiss(self) -> None:
+        """Has the worker go while its run is still scored and written; `close` then waits for less."""
+        self._worker.dismiss()
+
+    def close(self) -> None:
+        """Ends the worker and the sampling of its GPU."""
+        if self._watch is not None:
+            self._watch.close()
+        self._worker.end()
+
+    def _last_words(self, log: RunLog) -> None:
+        """What the GPU showed of the phase in which the worker fell silent: it cannot tell any more."""
+        if self._watch is not None and self.phase is not None and self.phase not in log.ended:
+            peak, energy = self._watch.phase_ended()
+            log.add_phase(PhaseEnded(self.phase, 0.0, None, None, None, failed=True), peak, energy)
+
+    def _until_the_end(self, job: Job, log: RunLog, deadline: float | None, view: View) -> Outcome:
+        self._worker.send(job)
+        while True:
+            outcome = self._take(self._worker.next_event(deadline), log, view)
+            if outcome is not None:
+                return outcome
+
+    def _take(self, event: Event, log: RunLog, view: View) -> Outcome | None:
+        match event:
+            case Hello():
+                self._greet(event)
+            case PhaseStarted(phase=phase):
+                self.phase = phase
+                if self._watch is not None:
+                    self._watch.phase_started()
+                view.phase(log.spec, phase)
+            case PhaseEnded():
+                peak, energy = (None, None) if self._watch is None else self._watch.phase_ended()
+                log.add_phase(event, peak, energy)
+            case Progress():
+                view.progress(log.spec, event)
+            case Facts():
+                log.add_facts(event)
+            case Answers(answers=answers):
+                log.add_answers(answers)
+            case Finished(validation_loss=loss):
+                return Completed(loss)
+            case Raised():
+                return Stopped(event.outcome, event.type, event.message, event.phase)
+            case ModelReady() | PrecisionsTried() | Rehearsal():
+                pass
+        return None
+
+    def _greet(self, hello: Hello) -> None:
+        self.facts = {"worker": hello.facts, "gpu": hello.gpu_name, "gpu_uuid": hello.gpu_uuid, "driver": None}
+        outset = None if hello.gpu_uuid is None else of_worker(self.outsets, hello.gpu_uuid)
+        if outset is not None and self._machine.gpus is not None:
+            self.facts["driver"] = outset.device.driver
+            self._watch = GpuWatch(self._machine.gpus, outset, hello.pid)
+
+
+class Seat:
+    """One place for one worker at a time; `gpu` is the UUID that the worker is pinned to, None where it is not."""
+
+    def __init__(self, template: Template, machine: Machine, logs: Path, gpu: str | None) -> None:
+        self._template = template
+        self._machine = machine
+        self._logs = logs
+        self._gpu = gpu
+        self._halted = False
+        self.desk: Desk | None = None
+
+    def desk_for(self, spec: RunSpec) -> Desk:
+        """The warm worker where one with this base may be used, otherwise a fresh one."""
+        key = warm_key(spec)
+        if self.desk is None or key is None or self.desk.key != key:
+            self.leave()
+            # The card is read before there is a worker, whose context would count as somebody else's.
+            before = outsets(self._machine.gpus, self._gpu)
+            log = self._logs / f"{spec.run_id}.log"
+            self.desk = Desk(self._template.start(self._machine.device, log, self._gpu), self._machine, key, before)
+        if self._halted:
+            self.desk.halt()
+        return self.desk
+
+    def leave(self) -> None:
+        """Ends the worker, if there is one, and waits until it is gone: the next run has a fresh one."""
+        if self.desk is not None:
+            self.desk.close()
+            self.desk = None
+
+    def halt(self) -> None:
+        """Stops what is under way here, from another thread, and whatever would come next."""
+        self._halted = True
+        if (desk := self.desk) is not None:
+            desk.halt()
