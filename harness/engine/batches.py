@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from study.settings import Training
 
 # Unless the grid says otherwise, a training epoch is cut into pools of at most this many batches, and at least four
-# pools: lengths are grouped inside a pool, so that batches hold little padding, and which examples meet in a batch still
-# depends on the seed.
+# pools: lengths are grouped inside a pool, so that batches hold little padding, and which examples meet in a batch
+# still depends on the seed.
 POOL_BATCHES = 16
 LEAST_POOLS = 4
 # A loss that is only read is computed on batches of at most this many padded tokens: they keep a GPU busy, and hold

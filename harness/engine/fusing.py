@@ -19,6 +19,7 @@ from torch import nn
 from transformers import activations
 
 from harness.engine.rotary import fused_attention
+from harness.engine.sharing import SharedInput, int8_product, shares
 
 # These compute 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) operation by operation (transformers/activations.py).
 _WRITTEN_OUT = (activations.NewGELUActivation, activations.FastGELUActivation)
@@ -43,8 +44,9 @@ def fused(model: Any, *, on: bool) -> Iterator[str | None]:
         for name, child in parent.named_children()
         if isinstance(child, _WRITTEN_OUT)
     ]
+    shared = SharedInput()
     for layer in layers:
-        layer.forward = partial(_forward, _side(layer))
+        layer.forward = partial(_forward, _side(layer, shared))
     for parent, name, _ in replaced:
         setattr(parent, name, nn.GELU(approximate="tanh"))
     attentions: list[Any] = [(module, forward) for module in model.modules() if (forward := fused_attention(module))]
@@ -100,9 +102,17 @@ class _Side:
     up: nn.Parameter
     dropout: nn.Module
     scaling: float
+    shared: SharedInput
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """The frozen layer's own output."""
+        if shares(self.base, x):
+            return int8_product(self.base, x, self.shared)
+        output: torch.Tensor = self.base(x)
+        return output
 
 
-def _side(layer: Any) -> _Side:
+def _side(layer: Any, shared: SharedInput) -> _Side:
     name, base = layer.active_adapters[0], layer.get_base_layer()
     return _Side(
         base,
@@ -111,6 +121,7 @@ def _side(layer: Any) -> _Side:
         layer.lora_B[name].weight,
         layer.lora_dropout[name],
         layer.scaling[name],
+        shared,
     )
 
 
@@ -138,7 +149,7 @@ class _AdaptedLinear(torch.autograd.Function):
         side: _Side,
     ) -> torch.Tensor:
         # Gradients are off in here: bitsandbytes keeps nothing of its own, and LLM.int8 not the input.
-        output: torch.Tensor = side.base(x)
+        output = side.product(x)
         source = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
         # In the dtype of x, as they are needed again on the way back.
         down, up = down.to(x.dtype), (up * side.scaling).to(x.dtype)

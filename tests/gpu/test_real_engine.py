@@ -59,6 +59,8 @@ def test_captured_steps_lose_what_single_ones_lose(precision: Precision, checkpo
 def test_what_cannot_be_captured_says_why_and_is_computed() -> None:
     base = loaded(Precision.INT8)
     trained = fitted(base, Precision.INT8, EngineSettings(pad_to_multiple=32))
+    plain = fitted(base, Precision.INT8, EngineSettings(pad_to_multiple=32, fused=None, cuda_graphs=None))
+    assert trained.losses == pytest.approx(plain.losses, rel=5e-3)
     assert trained.levers.captured == 0
     assert "LLM.int8" in str(trained.levers.no_graphs)
     assert len(trained.losses) == 30

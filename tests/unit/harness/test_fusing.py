@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 import transformers
+from bitsandbytes import functional
 from torch import nn
 from transformers.models.phi.modeling_phi import apply_rotary_pos_emb
 
@@ -17,6 +18,7 @@ from harness.engine.encoding import Encoded
 from harness.engine.fusing import fused
 from harness.engine.loading import Base
 from harness.engine.rotary import rotated
+from harness.engine.sharing import SharedInput, int8_product
 from harness.engine.stepping import summed_loss
 from harness.engine.training import Recipe, Trained, train
 from harness.engine.trying import probe_arm
@@ -216,3 +218,31 @@ def test_rotation_is_that_of_transformers() -> None:
     torch.testing.assert_close(turned[..., :4], expected.transpose(1, 2))
     assert torch.equal(turned[..., 4:], heads[..., 4:])
     assert torch.autograd.gradcheck(lambda x: rotated(x, cosines, sines), heads)
+
+
+def test_a_shared_int8_input_gives_the_product_s_own_numbers(load: Load) -> None:
+    base = load(Precision.INT8)
+    layer = base.decoder.layers[0]
+    linears = [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.fc1]
+    x = torch.randn((2, 9, 64), generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
+    x[..., 5] *= 40.0
+    shared, quantised = SharedInput(), []
+    made = functional.int8_vectorwise_quant
+    for linear in linears:
+        # As LLM.int8 is computed where nothing is trained: on a CPU a training takes another path.
+        linear.eval()
+        linear.state.threshold = 6.0
+        expected = linear(x)
+        quantised.append(shared.quantised(x, 6.0)[0])
+        assert torch.equal(int8_product(linear, x, shared), expected)
+    assert all(rows is quantised[0] for rows in quantised)
+    other = x * 2
+    assert not torch.equal(shared.quantised(other, 6.0)[1], made(x.reshape(-1, 64).to(torch.float16), threshold=6.0)[1])
+
+
+def test_another_tensor_at_the_same_place_is_not_taken_for_the_last() -> None:
+    shared = SharedInput()
+    for fill in (1.0, 2.0, 3.0):
+        x = torch.full((2, 64), fill, dtype=torch.bfloat16)
+        assert shared.quantised(x, 6.0)[1].tolist() == [fill, fill]
+        del x
