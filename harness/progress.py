@@ -23,12 +23,13 @@ def parted(specs: Iterable[RunSpec], last: dict[str, Record], *, retry_failed: b
     given_up: list[RunSpec] = []
     to_do: dict[str, RunSpec] = {}
     for spec in specs:
-        record = last.get(spec.run_id)
+        run_id = spec.run_id
+        record = last.get(run_id)
         if record is None or record.status in ALWAYS_AGAIN:
-            to_do.setdefault(spec.run_id, spec)
+            to_do.setdefault(run_id, spec)
         elif record.status in RETRY_ON_REQUEST:
             if retry_failed:
-                to_do.setdefault(spec.run_id, spec)
+                to_do.setdefault(run_id, spec)
             else:
                 given_up.append(spec)
         else:

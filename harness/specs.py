@@ -59,6 +59,14 @@ class Specs:
                     done.add((candidate.name, hyperparameters))
                     yield from self._seeds(candidate, hyperparameters, Purpose.DROP_IN)
 
+    def possible_confirms(self) -> Iterator[RunSpec]:
+        """Confirm runs at each rank that an arm may be frozen at; their alpha and learning rate stand for any."""
+        for arm in self.grid.trained_arms:
+            space = self.grid.space_of(arm)
+            any_set = space.at((0.0, 0.0, 0.0))
+            for rank in space.rank:
+                yield from self._seeds(arm, replace(any_set, rank=rank), Purpose.TUNED)
+
     def hashes(self) -> dict[str, str]:
         """The digest of each split."""
         return {split: part.hash for split, part in self.splits.items()}

@@ -16,6 +16,9 @@ from study.space import Hyperparameters
 # Raised when the meaning of a setting changes, so that old numbers are not taken for new ones.
 DIGEST_VERSION = 1
 _TUNED = {field.name for field in fields(Hyperparameters)}
+# What runs have in common, with its text in a digest, by the object's address.
+_SHARED: dict[int, tuple[object, str]] = {}
+_SHARED_MOST = 4096
 
 
 class Stage(StrEnum):
@@ -70,25 +73,25 @@ class RunSpec:
         The study's name and the trial's number are left out: neither changes a number, and an index would let an
         edited grid re-label what was already seen. So is whether an arm fixed a hyperparameter or had it drawn.
         """
-        arm = {key: value for key, value in self.arm.content().items() if key not in _TUNED}
-        content = {
-            "digest_version": DIGEST_VERSION,
-            "stage": self.stage,
-            "purpose": self.purpose,
-            "arm": {"name": self.arm.name, **arm},
-            "hyperparameters": self.hyperparameters,
-            "seed": self.seed,
-            "repeat": self.repeat,
-            "model": self.model,
-            "train": self.train,
-            "evaluated": self.evaluated,
-            "prompts": [self.prompts.training.hash, self.prompts.evaluation.hash],
-            "training": self.training,
-            "generation": self.generation,
-            "memory_limit_bytes": self.memory_limit_bytes,
+        parts = {
+            "digest_version": str(DIGEST_VERSION),
+            "stage": _text(self.stage),
+            "purpose": _text(self.purpose),
+            "arm": _shared_text(self.arm),
+            "hyperparameters": _text(self.hyperparameters),
+            "seed": _text(self.seed),
+            "repeat": _text(self.repeat),
+            "model": _shared_text(self.model),
+            "train": _shared_text(self.train),
+            "evaluated": _shared_text(self.evaluated),
+            "prompts": _shared_text(self.prompts),
+            "training": _shared_text(self.training),
+            "generation": _shared_text(self.generation),
+            "memory_limit_bytes": _text(self.memory_limit_bytes),
         }
-        text = json.dumps(canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+        # As `_text` would have the whole: what is None is left out, keys are sorted.
+        text = ",".join(f'"{key}":{part}' for key, part in sorted(parts.items()) if part != "null")
+        return hashlib.sha256(f"{{{text}}}".encode("ascii")).hexdigest()[:16]
 
     def label(self) -> str:
         """What a person reads of a run: `qlora · trial 3` or `qlora · seed 11`."""
@@ -98,6 +101,35 @@ class RunSpec:
             return f"{self.arm.name} · trial {self.trial}"
         drop_in = " · drop-in" if self.purpose is Purpose.DROP_IN else ""
         return f"{self.arm.name} · seed {self.seed}{drop_in}"
+
+
+def _text(value: object) -> str:
+    """The canonical form of a value as JSON text."""
+    if type(value) is int:
+        return str(value)
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _shared_text(value: Arm | ModelSpec | SplitData | Prompts | Training | Generation | None) -> str:
+    """`_text` of what many runs have in common, made once for each object.
+
+    An object is known by its identity, not by equality: True equals 1, and their texts differ. It is kept with its
+    text, so that no other object can come to stand at its address.
+    """
+    known = _SHARED.get(id(value))
+    if known is not None:
+        return known[1]
+    content: object = value
+    if isinstance(value, Arm):
+        tuned = {key: part for key, part in value.content().items() if key not in _TUNED}
+        content = {"name": value.name, **tuned}
+    elif isinstance(value, Prompts):
+        content = [value.training.hash, value.evaluation.hash]
+    text = _text(content)
+    if len(_SHARED) >= _SHARED_MOST:
+        _SHARED.clear()
+    _SHARED[id(value)] = (value, text)
+    return text
 
 
 def canonical(value: object) -> object:

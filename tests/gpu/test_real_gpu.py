@@ -45,7 +45,14 @@ def confirm(grid: Grid, specs: Specs, arm: str) -> RunSpec:
     """The first confirm run of an arm."""
     spec = specs.trial(grid.arm(arm), 0, grid.block(grid.arm(arm))[0])
     return replace(
-        spec, stage=Stage.CONFIRM, purpose=Purpose.TUNED, trial=None, evaluated=specs.splits["test"], seed=11
+        spec,
+        stage=Stage.CONFIRM,
+        purpose=Purpose.TUNED,
+        trial=None,
+        evaluated=specs.splits["test"],
+        seed=11,
+        # A trial has none.
+        memory_limit_bytes=grid.memory_limit_bytes,
     )
 
 

@@ -10,7 +10,7 @@ import transformers
 
 from harness.engine.batches import evaluation_plan
 from harness.engine.encoding import Encoder
-from harness.engine.generating import generate
+from harness.engine.generating import Writer
 from harness.engine.loading import load_base
 from harness.engine.sources import model_folder
 from harness.engine.trying import probe_arm
@@ -55,7 +55,7 @@ def test_the_end_of_sequence_is_the_chat_model_s_and_generation_stops_there(fold
         [{"role": "user", "content": "Say hello."}], add_generation_prompt=True, tokenize=True, return_dict=False
     )
     asked = [type(item)(item.example_id, tuple(chat), item.completion, False) for item in encoded]
-    written = next(iter(generate(base, asked, plan, Generation(60, 2, None, None))))
+    written = next(iter(Writer(base, Generation(60, 2, None, None)).write(asked, plan)))
     assert all(not item.hit_limit and 2 not in item.ids for item in written)
 
 

@@ -104,3 +104,13 @@ def test_a_memory_limit_makes_every_run_on_the_test_split_another_one_and_leaves
     assert ids("training.memory_limit=8192MiB") == limited
     specs = specs_of("training.memory_limit=8GiB")
     assert {run.memory_limit_bytes for run in (*confirms(specs), *specs.baselines("test"))} == {8 * 1024**3}
+
+
+def test_before_the_freeze_every_rank_may_be_confirmed_on_every_seed() -> None:
+    specs = specs_of()
+    possible = list(specs.possible_confirms())
+    seen = Counter((spec.arm.name, spec.hyperparameters.rank, spec.seed) for spec in possible if spec.hyperparameters)
+    assert set(seen) == {
+        (arm.name, rank, seed) for arm in specs.grid.trained_arms for rank in (4, 8) for seed in (11, 12, 13)
+    }
+    assert {spec.evaluated.split for spec in possible} == {"test"}

@@ -1,5 +1,6 @@
 """The store: what was written stays, whatever happens while more is written."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -110,6 +111,49 @@ def test_damaged_lines_are_named_and_the_others_read(folder: StudyFolder) -> Non
     assert told[10] == "content: Value error, a completed run has no error"
     assert len(told) == 8
     assert all(reason.isprintable() for reason in told.values())
+
+
+def test_reading_leaves_the_collector_of_cycles_as_it_was(folder: StudyFolder) -> None:
+    append(folder, "1")
+    folder.records.write_bytes(folder.records.read_bytes() * 3 + b"torn")
+    assert gc.isenabled()
+    assert len(read_records(folder).all) == 3
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    gc.disable()
+    try:
+        read_records(folder)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    folder.records.unlink()
+    folder.records.mkdir()
+    with pytest.raises(ResultsError):
+        read_records(folder)
+    assert gc.isenabled()
+
+
+def test_objects_that_a_program_has_frozen_stay_so(folder: StudyFolder) -> None:
+    append(folder, "1")
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        read_records(folder)
+        # Some of them may be gone meanwhile; none was given back to the collector.
+        assert 0 < gc.get_freeze_count() <= before
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+def test_a_last_line_without_its_end_is_read_if_it_is_whole(folder: StudyFolder) -> None:
+    append(folder, "1", "2")
+    folder.records.write_bytes(folder.records.read_bytes().rstrip(b"\n"))
+    assert ids(folder) == ["1", "2"]
+    # A carriage return is white space to JSON, and no line of its own.
+    folder.records.write_bytes(folder.records.read_bytes().replace(b"\n", b"\r\n\r\n"))
+    assert ids(folder) == ["1", "2"]
+    assert read_records(folder).damaged == ()
 
 
 def test_several_writers_at_once_never_mix_their_lines(folder: StudyFolder) -> None:
