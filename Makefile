@@ -27,7 +27,7 @@ help: ## list the targets
 setup: $(READY) ## make .venv and install the pinned packages
 
 study: $(READY) ## run a study and report it (GRID=quickstart.yaml)
-	$(PY) run_study.py --grid $(GRID) $(ARGS)
+	$(PY) run_study.py --grid $(GRID) --cpu-workers auto $(ARGS)
 
 report: $(READY) ## tables, figures and verdict of a study again (STUDY=quickstart)
 	$(PY) -m reports $(STUDY) $(ARGS)

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         card=parsed.gpu,
         calibrate=parsed.calibrate,
         gpus=parsed.gpus,
+        cpu_workers=parsed.cpu_workers,
     )
     if parsed.plan:
         return plan_only(options, console)
@@ -82,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="runs at a time, each on a GPU of its own: a number, or all (1: then nothing disturbs what is timed)",
     )
+    parser.add_argument(
+        "--cpu-workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="runs at a time where the study runs on the CPU: a number, or auto (a core each, at most four)",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed and timed-out runs again")
     parser.add_argument("--allow-cpu", action="store_true", help="run a grid that asks for a GPU on the CPU")
     return parser
@@ -89,10 +97,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _gpus(text: str) -> int | None:
     """How many GPUs `--gpus` asks for; None is all that are in sight."""
-    if text == "all":
+    return _number_or(text, "all")
+
+
+def _workers(text: str) -> int | None:
+    """How many workers `--cpu-workers` asks for; None is as many as suit the machine."""
+    return _number_or(text, "auto")
+
+
+def _number_or(text: str, word: str) -> int | None:
+    if text == word:
         return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: choose a number from 1, or all")
+        raise argparse.ArgumentTypeError(f"{text!r}: choose a number from 1, or {word}")
     return int(text)
 
 

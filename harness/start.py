@@ -55,6 +55,8 @@ class RunOptions:
     calibrate: bool = False
     # Runs at a time, each on a GPU of its own; None: as many as there are GPUs.
     gpus: int | None = 1
+    # Runs at a time where a study runs on the CPU, which share its cores; None: two on two cores, at most four.
+    cpu_workers: int | None = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ def run_grid(options: RunOptions, console: Console) -> Done:
         device = _device(grid, gpus, allow_cpu=options.allow_cpu)
         folder = StudyFolder.of(options.results, grid.study)
         with interruptible(), held(folder):
-            seats = _seats(options.gpus, device, gpus)
+            seats = _seats(options.gpus, device, gpus) if device == "cuda" else _cpu_seats(options)
             machine = Machine(device, gpus if device == "cuda" else None, environment(), seats)
             return _run(grid, folder, machine, options, console)
     except (GridError, Refused, DataError) as error:
@@ -252,6 +254,22 @@ def _seats(wanted: int | None, device: Device, gpus: GpuReader | None) -> tuple[
     return tuple(each.uuid for each in seen[:count]) if count > 1 else (None,)
 
 
+def _cpu_seats(options: RunOptions) -> tuple[None, ...]:
+    """Places for runs that share the cores: each has its part of them, through the variable that torch reads."""
+    if options.gpus != 1:
+        wanted = "all" if options.gpus is None else options.gpus
+        _refuse(
+            f"--gpus {wanted}: the study runs on the CPU; there --cpu-workers says how many runs are made at a time"
+        )
+    cores = len(os.sched_getaffinity(0))
+    count = min(cores, 4) if options.cpu_workers is None else options.cpu_workers
+    if count > cores:
+        _refuse(f"--cpu-workers {count}: there are {cores} cores")
+    if count > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores // count))
+    return (None,) * count
+
+
 def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions, console: Console) -> Done:
     if not folder.records.exists():
         # A study that has no run yet needs workers: their libraries are imported while the data are loaded.
@@ -263,7 +281,8 @@ def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions,
     view = make_view(console, total)
     rates = Rates.of(known_records(options.results))
     if len(machine.seats) > 1:
-        view.note(f"{len(machine.seats)} runs at a time, each on a GPU of its own: their times share one host")
+        where = "each on a GPU of its own: their times share one host" if machine.device == "cuda" else "on one CPU"
+        view.note(f"{len(machine.seats)} runs at a time, {where}")
     conductor = Conductor(grid, folder, machine, loaded.splits, view, rates)
     study = Study(grid, folder, loaded, conductor, view, Options(options.only, options.retry_failed))
     try:

@@ -24,6 +24,31 @@ def shared_remark(records: Iterable[Record]) -> str:
     return f" Among these runs, {shared_sentence(len(shared))}." if shared else ""
 
 
+def side_by_side_remark(records: Iterable[Record]) -> str:
+    """The end of a caption: whether any of the runs behind it was made beside others; empty where none was."""
+    most = max((int(record.checks.get("side_by_side") or 1) for record in records), default=1)
+    return f" Up to {most} runs were made at a time on one host, which their times show." if most > 1 else ""
+
+
+def engine_remark(records: Iterable[Record]) -> str:
+    """The end of a caption: which arms were computed without a lever that others had, and why; empty where none was."""
+    missing: dict[tuple[str, str], set[str]] = {}
+    levers: dict[str, set[bool]] = {}
+    for record in records:
+        engine = record.checks.get("engine") or {}
+        for lever, name in (("fused", "fused layers"), ("cuda_graphs", "CUDA graphs")):
+            if lever in engine:
+                levers.setdefault(name, set()).add(bool(engine[lever]))
+                if not engine[lever]:
+                    missing.setdefault((name, str(engine.get(f"{lever}_not"))), set()).add(record.arm)
+    told = [
+        f"{', '.join(sorted(arms))} without {name} ({reason})"
+        for (name, reason), arms in sorted(missing.items())
+        if len(levers[name]) == 2
+    ]
+    return f" Not all arms had the same engine: {'; '.join(told)}." if told else ""
+
+
 def paged_remark(records: Iterable[Record]) -> str:
     """The end of a caption: whether any optimizer state lay in paged memory; empty where none did."""
     if not any((record.training or {}).get("optimizer") == "paged_adamw_8bit" for record in records):

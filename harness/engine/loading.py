@@ -125,6 +125,12 @@ def decoder_linears(base: Base) -> dict[str, list[str]]:
     return found
 
 
+def multiplies_in_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16 numbers."""
+    # Not part of torch's documented surface, but all that tells; torch itself chooses its kernels by it.
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def dtype_census(model: Any) -> dict[str, dict[str, int]]:
     """How many parameters each role (base, adapter) keeps in each dtype: the proof that arms were treated alike."""
     census: dict[str, Counter[str]] = {"base": Counter(), "adapter": Counter()}

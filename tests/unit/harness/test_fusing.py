@@ -6,12 +6,14 @@ from dataclasses import replace
 import peft
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from bitsandbytes import functional
 from torch import nn
 from transformers.models.phi.modeling_phi import apply_rotary_pos_emb
 
 from harness.engine.adapting import attach
+from harness.engine.attention import written_out
 from harness.engine.batches import logit_places, training_plan
 from harness.engine.batching import IGNORED, collate, gathered
 from harness.engine.encoding import Encoded
@@ -246,3 +248,20 @@ def test_another_tensor_at_the_same_place_is_not_taken_for_the_last() -> None:
         x = torch.full((2, 64), fill, dtype=torch.bfloat16)
         assert shared.quantised(x, 6.0)[1].tolist() == [fill, fill]
         del x
+
+
+@pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 4)])
+def test_attention_written_out_is_the_kernel_s(heads: int, shared: int) -> None:
+    draw = torch.Generator().manual_seed(2)
+    query = torch.randn((2, heads, 7, 8), generator=draw, requires_grad=True)
+    key, value = (torch.randn((2, shared, 7, 8), generator=draw, requires_grad=True) for _ in range(2))
+    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+    found, _ = written_out(nn.Identity(), query, key, value, scaling=8**-0.5)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(expected.shape, generator=draw)
+    for mine, its in zip(
+        torch.autograd.grad((found * weight).sum(), (query, key, value)),
+        torch.autograd.grad((expected * weight).sum(), (query, key, value)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, its)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from harness.engine import attention
 from harness.engine import training as engine
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, resolve_targets
 from harness.engine.attention import UNMASKED, unmasked
@@ -309,14 +310,13 @@ def test_a_step_makes_no_mask_also_where_transformers_may_not_look(
     base = load(Precision.FP32)
     encoded = encode(base, examples)
     masks: list[object] = []
-    sdpa = torch.nn.functional.scaled_dot_product_attention
+    attend = attention.written_out
 
-    def watched(*arguments: Any, **named: Any) -> torch.Tensor:
-        masks.append(named.get("attn_mask"))
-        result: torch.Tensor = sdpa(*arguments, **named)
-        return result
+    def watched(module: Any, query: Any, key: Any, value: Any, mask: Any, **named: Any) -> tuple[torch.Tensor, None]:
+        masks.append(mask)
+        return attend(module, query, key, value, mask, **named)
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(attention, "written_out", watched)
     # As it is while a graph is captured.
     monkeypatch.setattr(transformers.masking_utils, "is_tracing", lambda *_: True)
     fit(base, adapted(base, Precision.FP32), encoded, training(steps=1))
