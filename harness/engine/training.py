@@ -153,8 +153,8 @@ class _Loop:
         self._recipe = recipe
         self._on_step = on_step
         self._no_graphs = no_graphs
-        graphs = no_graphs is None and largest is not None
-        self._captured = Captured(stepper.compute, stepper.update, largest) if graphs and largest else None
+        captures = no_graphs is None and largest is not None
+        self._captured = Captured(stepper.compute, stepper.update, largest or ()) if captures else None
 
     def run(self, plan: TrainingPlan, first: AbstractContextManager[None], no_fused: str | None) -> Trained:
         losses: list[float] = []

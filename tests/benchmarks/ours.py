@@ -20,7 +20,7 @@ from tests.benchmarks.measuring import LEARNING_RATE, SEED, Count, Job, Meter, O
 
 # The levers that are on: without one of these words both are.
 _LEVERS = {"eager": (False, False), "fused": (True, False), "graphs": (False, True)}
-_WORDS = (*_LEVERS, "padN", "passN", "poolN", "full-logits", "checkpointing", "bf16-adapters", "ungrouped")
+_WORDS = (*_LEVERS, "padN", "passN", "poolN", "rankN", "full-logits", "checkpointing", "bf16-adapters", "ungrouped")
 
 
 class _Enough(Exception):
@@ -37,7 +37,8 @@ def run_ours(job: Job, options: Options, examples: Sequence[Encoded]) -> Row:
     start = time.monotonic()
     arm, training = _asked(job, options)
     base = load_base(options.folder, arm, options.device, model_dropout=options.model_dropout)
-    hyperparameters = Hyperparameters(options.rank, options.rank, LEARNING_RATE)
+    rank = _given(job, "rank") or options.rank
+    hyperparameters = Hyperparameters(rank, rank, LEARNING_RATE)
     adapter = attach(base, arm, hyperparameters, training, SEED)
     flops = flops_of(adapter.model)
     no_graphs = obstacle(base, training, repeats_dropout=False)
@@ -45,7 +46,7 @@ def run_ours(job: Job, options: Options, examples: Sequence[Encoded]) -> Row:
     training = replace(training, steps=steps)
     lengths = [example.length for example in examples]
     plan = training_plan(lengths, training, steps, SEED)
-    row = row_of(job, options.rank)
+    row = row_of(job, rank)
     row.load_seconds = time.monotonic() - start
     row.facts = {"cuda_graphs_not": no_graphs, "pad_to_multiple": training.engine.pad_to_multiple}
     meter = Meter(options.device, options.warmup, steps, options.seconds_limit)
@@ -70,19 +71,18 @@ def run_ours(job: Job, options: Options, examples: Sequence[Encoded]) -> Row:
 
 
 def _asked(job: Job, options: Options) -> tuple[Arm, Training]:
-    unknown = [word for word in job.variants if word not in _WORDS and not re.fullmatch(r"(pad|pass|pool)\d+", word)]
+    unknown = [
+        word for word in job.variants if word not in _WORDS and not re.fullmatch(r"(pad|pass|pool|rank)\d+", word)
+    ]
     if unknown or job.precision is None:
         raise ValueError(f"{job.label}: variants of ours are {', '.join(_WORDS)}, not {', '.join(unknown)}")
     chosen = next((_LEVERS[word] for word in job.variants if word in _LEVERS), (True, True))
-    pads = [int(word.removeprefix("pad")) for word in job.variants if re.fullmatch(r"pad\d+", word)]
-    pools = [int(word.removeprefix("pool")) for word in job.variants if re.fullmatch(r"pool\d+", word)]
-    bounds = [int(word.removeprefix("pass")) for word in job.variants if re.fullmatch(r"pass\d+", word)]
     engine = EngineSettings(
         completion_logits="full-logits" not in job.variants,
-        pad_to_multiple=pads[0] if pads else (8 if "eager" in job.variants else 32),
+        pad_to_multiple=_given(job, "pad") or (8 if "eager" in job.variants else 32),
         fused=chosen[0] or None,
-        pass_tokens=bounds[0] if bounds else None,
-        pool_steps=pools[0] if pools else None,
+        pass_tokens=_given(job, "pass"),
+        pool_steps=_given(job, "pool"),
         cuda_graphs=chosen[1] or None,
     )
     training = Training(
@@ -103,6 +103,12 @@ def _asked(job: Job, options: Options) -> tuple[Arm, Training]:
         engine=engine,
     )
     return replace(probe_arm(job.precision), checkpointing="checkpointing" in job.variants), training
+
+
+def _given(job: Job, name: str) -> int | None:
+    """The number of a variant such as pad64."""
+    found = [re.fullmatch(rf"{name}(\d+)", word) for word in job.variants]
+    return next((int(match[1]) for match in found if match), None)
 
 
 def _first_visits(plan: TrainingPlan, lengths: Sequence[int], training: Training) -> set[int]:
