@@ -15,6 +15,7 @@ from harness.forecast import Rates
 from harness.foreseeing import Foreseer
 from harness.messages import Job, ModelReady, ModelRequest, Raised
 from harness.outcomes import Completed, Outcome, Stopped
+from harness.pruning import Pruner
 from harness.runlog import RunLog
 from harness.scores import Scorer
 from harness.sidebyside import side_by_side
@@ -61,7 +62,8 @@ class Conductor:
         self._rates = Rates() if rates is None else rates
         # Peaks of allocated memory are a GPU's; without one there is nothing to hold a forecast against.
         self._foreseer = Foreseer(self._template, folder, grid.prompts) if machine.device == "cuda" else None
-        # What the seats' threads share: the store, the rates, and the runs that are under way.
+        self._pruner = Pruner(grid.tune)
+        # What the seats' threads share: the store, the rates, the pruner, and the runs that are under way.
         self._sharing = threading.Lock()
         self._under_way: dict[str, RunLog] = {}
 
@@ -74,6 +76,13 @@ class Conductor:
         """Names runs that may come, in their order: what can be prepared of them is, while nothing is measured."""
         if self._foreseer is not None:
             self._foreseer.expect(specs)
+
+    def recall(self, specs: Iterable[RunSpec], last: Mapping[str, Record]) -> None:
+        """Tells how runs of the plan ended earlier: trials are held against those before them."""
+        with self._sharing:
+            for spec in specs:
+                if spec.run_id in last:
+                    self._pruner.add(spec, last[spec.run_id])
 
     def run(self, spec: RunSpec) -> Record:
         """Runs one specification and returns its record, which is on disk by then.
@@ -90,7 +99,7 @@ class Conductor:
 
     def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:
         """Runs specifications that do not wait for each other, and hands over each record: in their order where there
-        is one seat, else as they end.
+        is one seat, else as they end. Trials that may be pruned wait for those of their arm that stand before them.
 
         Raises:
             ModelUnavailable, GpuError, Interrupted, ResultsError: as `run` does; what else is under way then stops, and
@@ -101,7 +110,7 @@ class Conductor:
                 keep(self.run(spec))
             return
         model = self._model_ready()
-        side_by_side(self._seats, specs, lambda seat, spec: self._run(seat, spec, model), keep)
+        side_by_side(self._seats, specs, lambda seat, spec: self._run(seat, spec, model), keep, self._pruner.turn)
 
     def close(self) -> None:
         """Ends every worker."""
@@ -160,7 +169,8 @@ class Conductor:
                 write_predictions(self._folder, record.run_id, log.predictions())
             self._store.append(record)
             self._rates.add(record)
-        if isinstance(outcome, Stopped):
+            self._pruner.add(log.spec, record)
+        if isinstance(outcome, Stopped) and outcome.status != "pruned":
             seat.leave()
         return record
 
@@ -184,6 +194,8 @@ class Conductor:
 
     def _job(self, spec: RunSpec, model: ModelReady, desk: Desk) -> Job:
         train = spec.train
+        with self._sharing:
+            waypoints = self._pruner.waypoints(spec)
         return Job(
             spec=spec,
             model_folder=model.folder,
@@ -193,6 +205,7 @@ class Conductor:
             measured=not desk.used,
             memory_limit=played(spec.memory_limit_bytes, desk.outsets),
             adapter_folder=str(self._folder.adapter(spec.run_id)) if self._keeps_adapter(spec) else None,
+            waypoints=waypoints,
         )
 
     def _keeps_adapter(self, spec: RunSpec) -> bool:

@@ -8,7 +8,7 @@ from harness.adapters.sources import Loaded
 from harness.adapters.tuning import EVALUATOR, ArmTuner, Seen, importances
 from harness.conductor import Conductor
 from harness.floors import floors
-from harness.freezing import Candidate, Trials, arm_parts, choose, freeze, margin_rule, ranked
+from harness.freezing import Candidate, Trials, arm_parts, choose, freeze, margin_rule, pruning_part, ranked
 from harness.progress import parted
 from harness.scores import Rouge
 from harness.specs import Specs
@@ -118,6 +118,7 @@ class Study:
             data_description=self.loaded.description,
             data_notes=self.loaded.notes,
             margins={claim.name: margin_rule(claim) for claim in self.grid.claims},
+            pruning=pruning_part(self.grid),
         )
 
     def _before_freeze(self) -> list[RunSpec]:
@@ -134,6 +135,7 @@ class Study:
         self.found += len(split.done)
         if wanted:
             self.view.stage(name, len(wanted), len(wanted) - len(split.to_do))
+        self.conductor.recall(specs, self.last)
         self.conductor.run_all(split.to_do, self._keep)
 
     def _keep(self, record: Record) -> None:
@@ -154,8 +156,23 @@ class Study:
         if self.conductor.seats == 1:
             self._stage(f"tune {arm.name}", block)
         trials = [(spec.hyperparameters, spec) for spec in block if spec.hyperparameters is not None]
-        trials += self._sampled(arm, trials)
-        return _Trials(arm, trials, self._reselected(arm, trials))
+        # What the sampler proposes and what is repeated follow from how the trials before end, so they must end first.
+        if not self._unended(trials):
+            trials += self._sampled(arm, trials)
+        return _Trials(arm, trials, () if self._unended(trials) else self._reselected(arm, trials))
+
+    def _unended(self, trials: Sequence[tuple[Hyperparameters, RunSpec]]) -> list[str]:
+        last = ((spec, self.last.get(spec.run_id)) for _, spec in trials)
+        return [spec.label() for spec, record in last if record is None or record.status in ALWAYS_AGAIN]
+
+    def _waiting(self, found: "_Trials") -> list[str]:
+        """What of an arm's trials, and of their repetition on further seeds, is still to come."""
+        again = (
+            f"{found.arm.name} on further seeds"
+            for item in found.reselected
+            if not item.records or any(record.status in ALWAYS_AGAIN for record in item.records)
+        )
+        return [*self._unended(found.trials), *again]
 
     def _sampled(
         self, arm: Arm, block: Sequence[tuple[Hyperparameters, RunSpec]]
@@ -201,16 +218,14 @@ class Study:
     def _frozen(self, trials: Mapping[str, "_Trials"]) -> Frozen | None:
         """The freeze, made when every trial of every arm is over; None before that."""
         earlier = read_frozen(self.folder)
-        waiting = [
-            spec.label()
-            for found in trials.values()
-            for _, spec in found.trials
-            if spec.run_id not in self.last or self.last[spec.run_id].status in ALWAYS_AGAIN
-        ]
+        waiting = [label for found in trials.values() for label in self._waiting(found)]
         if waiting and earlier is None:
             self.view.note(f"not frozen yet: {len(waiting)} trials are still to come ({waiting[0]}, …)")
             return None
-        choices = [choice for found in trials.values() if (choice := self._choice(found)) is not None]
+        # An arm that joins a frozen study is chosen for when its own trials are over.
+        known = {choice.arm for choice in earlier.choices} if earlier is not None else set()
+        ended = [found for found in trials.values() if found.arm.name in known or not self._waiting(found)]
+        choices = [choice for found in ended if (choice := self._choice(found)) is not None]
         before = [*self._before_freeze(), *(spec for found in trials.values() for _, spec in found.trials)]
         baselines = self.specs.baselines("validation")
         seen = Trials(
@@ -219,13 +234,13 @@ class Study:
             baselines={spec.arm.name: self.last[spec.run_id] for spec in baselines if spec.run_id in self.last},
             run_ids=frozenset(spec.run_id for spec in before),
             hashes=self.specs.hashes(),
-            importances=[self._importances(found) for found in trials.values()],
+            importances=[self._importances(found) for found in ended],
         )
         frozen = freeze(self.grid, seen, earlier)
         if frozen != earlier:
             write_frozen(self.folder, frozen)
-        known = earlier.choices if earlier is not None else ()
-        for choice in (choice for choice in frozen.choices if choice not in known):
+        told = earlier.choices if earlier is not None else ()
+        for choice in (choice for choice in frozen.choices if choice not in told):
             self.view.note(
                 f"frozen {choice.arm}: rank {choice.rank}, alpha {choice.alpha}, "
                 f"learning rate {choice.learning_rate:g} ({choice.reason})"

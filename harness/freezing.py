@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from results.schema import ArmPart, Choice, Frozen, FrozenClaim, Importances, ModelPart, Record
+from results.schema import ArmPart, Choice, Frozen, FrozenClaim, Importances, ModelPart, PruningPart, Record
 from study.claims import Claim, FixedMargin
 from study.grid import Grid
 from study.metrics import METRICS
@@ -94,6 +94,12 @@ def arm_parts(grid: Grid) -> tuple[ArmPart, ...]:
     )
 
 
+def pruning_part(grid: Grid) -> PruningPart | None:
+    """By which rule trials are pruned, if they are."""
+    rule = grid.tune.pruning
+    return None if rule is None else PruningPart(at=rule.at, startup=rule.startup, keep=rule.keep)
+
+
 def margin_rule(claim: Claim) -> str:
     """A claim's margin as the grid states it."""
     if isinstance(claim.margin, FixedMargin):
@@ -142,6 +148,8 @@ def freeze(grid: Grid, trials: Trials, earlier: Frozen | None) -> Frozen:
         prompt_hash=prompt_hash,
         frozen_at=datetime.now(UTC).isoformat(timespec="seconds") if earlier is None else earlier.frozen_at,
         importances=tuple(kept_importances.get(item.arm, item) for item in trials.importances),
+        # A trial that was pruned stays so, also where the grid no longer asks for it.
+        pruning=pruning_part(grid) if earlier is None or earlier.pruning is None else earlier.pruning,
     )
 
 

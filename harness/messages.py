@@ -28,12 +28,22 @@ class MemoryLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Waypoint:
+    """Where a trial is looked at: a share of its steps, and the loss above which it ends there, as `among` earlier
+    trials set it; None where they are too few."""
+
+    share: float
+    bar: float | None
+    among: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run for a worker: what to do, where its examples lie, and on which device.
 
     `model_folder` is the folder with weights and tokenizer; `train_file` is None for a zero-shot run. `measured` says
     that the figures of this run may be quoted: then the peak of its training is broken down. The adapter is saved to
-    `adapter_folder`, where one is given, once the run is over.
+    `adapter_folder`, where one is given, once the run is over. A trial that may be pruned has `waypoints`.
     """
 
     spec: RunSpec
@@ -44,6 +54,7 @@ class Job:
     measured: bool = False
     memory_limit: MemoryLimit | None = None
     adapter_folder: str | None = None
+    waypoints: tuple[Waypoint, ...] = ()
     kind: Literal["job"] = "job"
 
 
@@ -229,7 +240,7 @@ class Finished:
 class Raised:
     """The run ended early; `outcome` is the worker's own reading of why."""
 
-    outcome: Literal["out_of_memory", "diverged", "failed"]
+    outcome: Literal["out_of_memory", "diverged", "pruned", "failed"]
     type: str
     message: str
     phase: Phase | None

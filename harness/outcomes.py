@@ -17,7 +17,7 @@ class Completed:
 class Stopped:
     """The run ended early, and why."""
 
-    status: Literal["out_of_memory", "diverged", "failed", "timeout", "interrupted", "killed"]
+    status: Literal["out_of_memory", "diverged", "pruned", "failed", "timeout", "interrupted", "killed"]
     type: str
     message: str
     phase: Phase | None

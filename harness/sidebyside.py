@@ -14,14 +14,16 @@ def side_by_side(
     specs: Sequence[RunSpec],
     work: Callable[[Seat, RunSpec], Record],
     keep: Callable[[Record], None],
+    turn: Callable[[RunSpec], object | None] = lambda _: None,
 ) -> None:
     """Has every run made in one of the seats, and hands over each record, in this thread, as runs end.
 
     Threads, because what a worker says of its phases must be heard at once: the GPU's readings are parted there. What
     one of them raises, or this one (Interrupted), halts the other seats; all threads have ended then, and every run
-    that was under way has its record.
+    that was under way has its record. Runs of the same `turn` are made one after another, in their order; those
+    without one (None) at any time.
     """
-    waiting = _Waiting(specs)
+    waiting = _Waiting(specs, turn)
     said: queue.SimpleQueue[Record | BaseException | None] = queue.SimpleQueue()
 
     def serve(seat: Seat) -> None:
@@ -66,19 +68,25 @@ def _collect(
 class _Waiting:
     """Runs that wait for a seat."""
 
-    def __init__(self, specs: Sequence[RunSpec]) -> None:
+    def __init__(self, specs: Sequence[RunSpec], turn: Callable[[RunSpec], object | None]) -> None:
         self._specs = list(specs)
-        self._taken: dict[int, object] = {}
+        self._turn = turn
+        # What each seat works on, by the seat's identity.
+        self._taken: dict[int, RunSpec] = {}
         self._lock = threading.Lock()
 
     def next_for(self, seat: Seat) -> RunSpec | None:
         """The run that costs a seat least: one whose base is loaded there, else one whose base nobody else works with,
-        else the first; None where nothing waits."""
+        else the first; None where nothing is left for this seat.
+
+        What waits for its turn is left to the seats that hold the turns: they come back, and take it."""
         with self._lock:
-            if not self._specs:
+            self._taken.pop(id(seat), None)
+            ready = self._ready()
+            if not ready:
                 return None
             here = None if seat.desk is None else seat.desk.key
-            elsewhere = {key for other, key in self._taken.items() if other != id(seat)}
+            elsewhere = {warm_key(spec) for spec in self._taken.values()}
 
             def cost(spec: RunSpec) -> int:
                 key = warm_key(spec)
@@ -86,10 +94,20 @@ class _Waiting:
                     return 0
                 return 0 if key == here else 1 + (key in elsewhere)
 
-            chosen = min(self._specs, key=cost)
+            chosen = min(ready, key=cost)
             self._specs.remove(chosen)
-            self._taken[id(seat)] = warm_key(chosen)
+            self._taken[id(seat)] = chosen
             return chosen
+
+    def _ready(self) -> list[RunSpec]:
+        """What waits for no turn, and the first of every turn that no seat holds."""
+        ready, held = [], {self._turn(spec) for spec in self._taken.values()}
+        for spec in self._specs:
+            turn = self._turn(spec)
+            if turn is None or turn not in held:
+                ready.append(spec)
+            held.add(turn)
+        return ready
 
     def clear(self) -> None:
         """Nothing waits any more."""

@@ -26,6 +26,8 @@ ALWAYS_AGAIN: frozenset[str] = frozenset({"interrupted", "killed"})
 
 NonNegative = Annotated[float, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0)]
+# A sha256. It names a file of dialogues (layout.StudyFolder.examples), so that it must never be a path.
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Part(BaseModel):
@@ -209,9 +211,9 @@ class Parameters(Part):
 class DataPart(Part):
     """Which examples were used: digests of their text, their number, and how many did not fit."""
 
-    train_hash: str | None
+    train_hash: Digest | None
     train_size: int | None
-    evaluated_hash: str
+    evaluated_hash: Digest
     evaluated_size: int
     truncated_train: int | None = None
     truncated_evaluated: int | None = None
@@ -367,6 +369,14 @@ class ArmPart(Part):
     zero_shot: str | None
 
 
+class PruningPart(Part):
+    """By which rule hopeless trials ended early (`harness.pruning`), the same for every arm."""
+
+    at: tuple[float, ...]
+    startup: int
+    keep: float
+
+
 class Frozen(Part):
     """`frozen.json`: what was fixed when the last trial was done and before any test score was seen."""
 
@@ -384,6 +394,8 @@ class Frozen(Part):
     frozen_at: str
     # Has a default: a freeze of 0.1.0 has none.
     importances: tuple[Importances, ...] = ()
+    # Null where trials were never pruned, as in all freezes before there was pruning.
+    pruning: PruningPart | None = None
 
 
 class PlannedRun(Part):
@@ -414,8 +426,10 @@ class Plan(Part):
     expected_confirm: int
     floors: dict[str, dict[str, float]]
     # Digest of the test split that the floors were scored on.
-    floors_of: str
+    floors_of: Digest
     data_description: str
     data_notes: tuple[str, ...]
     # Each claim's margin as the grid states it now: one that differs from the frozen one was changed afterwards.
     margins: dict[str, str]
+    # Null where trials are not pruned, as in all plans before there was pruning.
+    pruning: PruningPart | None = None

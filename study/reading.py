@@ -14,6 +14,7 @@ from study.schema import (
     HubSection,
     ModelSection,
     PromptSection,
+    PruningSection,
     RangeSection,
     SpaceSection,
     TemplateSection,
@@ -21,7 +22,7 @@ from study.schema import (
     TuneSection,
 )
 from study.settings import EngineSettings, Generation, Protocol, Sampling, Training
-from study.space import Interval, Space, Tune
+from study.space import Interval, Pruning, Space, Tune
 
 # Widest ranges that the generator of dialogues knows: turns a dialogue, references a dialogue.
 _TURNS, _REFERENCES = (4, 14), (1, 3)
@@ -176,7 +177,18 @@ def read_tune(section: TuneSection, problems: list[Problem]) -> Tune:
         select_by=section.select_by,
         reselect=section.reselect,
         reselect_seeds=tuple(again),
+        pruning=None if section.pruning is None else _pruning(section.pruning, section, problems),
     )
+
+
+def _pruning(section: PruningSection, tune: TuneSection, problems: list[Problem]) -> Pruning:
+    if section.at != sorted(set(section.at)):
+        problems.append(Problem.of("tune.pruning.at", section.at, "shares of a trial's steps, ascending, each once"))
+    trials = tune.trials + tune.tpe_trials
+    if section.startup >= trials:
+        message = f"leaves none to prune: an arm has {trials} trials (tune.trials and tune.tpe_trials)"
+        problems.append(Problem.of("tune.pruning.startup", section.startup, message))
+    return Pruning(tuple(section.at), section.startup, section.keep)
 
 
 def read_training(section: TrainingSection, protocol: Protocol | None, problems: list[Problem]) -> Training:

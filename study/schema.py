@@ -206,6 +206,12 @@ class SpaceSection(Section):
     learning_rate: Rate | Annotated[list[Rate], Field(min_length=1)] | RangeSection
 
 
+class PruningSection(Section):
+    at: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=16)] = [0.25, 0.5]
+    startup: Annotated[int, Field(ge=1, le=4096)] = 4
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
 class TuneSection(Section):
     trials: Annotated[int, Field(ge=0, le=4096)]
     tpe_trials: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -214,6 +220,7 @@ class TuneSection(Section):
     select_by: Annotated[str, _one_of(SELECTABLE)] = "rougeL"
     reselect: Annotated[int, Field(ge=0, le=64)] = 0
     reselect_seeds: list[Seed] = []
+    pruning: PruningSection | None = None
 
 
 class EngineSection(Section):

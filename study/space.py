@@ -100,10 +100,21 @@ def _rate(values: Interval | tuple[float, ...], unit: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruning:
+    """When a hopeless trial ends early, the same for every arm: at a share of its steps in `at`, where its loss is not
+    among the best `keep` of the arm's earlier trials, of which at least `startup` got there."""
+
+    at: tuple[float, ...]
+    startup: int
+    keep: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tune:
     """How hyperparameters are looked for: the same sets for every arm, on the validation split.
 
-    A shared block of `trials` sets, then `tpe_trials` of a sampler; the best `reselect` run again with more seeds.
+    A shared block of `trials` sets, then `tpe_trials` of a sampler; the best `reselect` run again with more seeds. A
+    completed trial has the same numbers with `pruning` and without.
     """
 
     trials: int
@@ -113,6 +124,7 @@ class Tune:
     select_by: str
     reselect: int
     reselect_seeds: tuple[int, ...]
+    pruning: Pruning | None = None
 
 
 def sobol_block(count: int, seed: int) -> tuple[tuple[float, float, float], ...]:

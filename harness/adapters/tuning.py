@@ -18,7 +18,7 @@ EVALUATOR = f"Optuna PED-ANOVA, best {_BETTER:.0%} of the trials"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A trial that is over: its set, and its value (None where it gave none: failed, diverged, did not fit)."""
+    """A trial that is over: its set, and its value (None where it gave none: failed, diverged, pruned, did not fit)."""
 
     hyperparameters: Hyperparameters
     value: float | None

@@ -25,6 +25,7 @@ from harness.engine.meters import PhaseMeter
 from harness.engine.stepping import Diverged
 from harness.engine.training import Recipe, train, validation_loss
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised
+from harness.pruning import WAYPOINTS, Pruned, Watch
 from study.arms import Dtype
 from study.models import ModelSpec
 from study.prompts import PromptTemplate
@@ -54,6 +55,8 @@ class Session:
             loss = self._run(job, meter)
         except Diverged as error:
             self._emit(Raised("diverged", "Diverged", str(error), meter.phase))
+        except Pruned as error:
+            self._emit(Raised("pruned", "Pruned", str(error), meter.phase))
         except MemoryError as error:
             self._emit(Raised("out_of_memory", "MemoryError", str(error) or "host memory", meter.phase))
         except Exception as error:
@@ -113,11 +116,21 @@ class Session:
 
         def on_step(step: int, steps: int, loss: float, rate: float) -> None:
             self._emit(Progress("train", step, steps, loss, rate))
+            watch.step(step, steps, loss)
 
+        watch = Watch(job.waypoints)
         census = Census() if job.measured and job.device == "cuda" else None
-        with meter.measure("train"):
-            trained = train(base, adapter, examples, recipe, on_step, census)
-            meter.excluded_s = 0.0 if census is None else census.seconds
+        try:
+            with meter.measure("train"):
+                trained = train(base, adapter, examples, recipe, on_step, census)
+                meter.excluded_s = 0.0 if census is None else census.seconds
+        except Pruned:
+            # The base is whole, and serves the next trial.
+            detach(adapter)
+            raise
+        finally:
+            if watch.values:
+                self._emit(Facts("checks", {WAYPOINTS: watch.values}))
         parts = None if census is None else census.parts()
         if parts is not None:
             self._emit(Facts("breakdown", parts))

@@ -42,7 +42,9 @@ training: {{device: cpu, steps: {steps}, batch_size: 4, max_tokens: 512}}
 generation: {{max_new_tokens: 6, batch_size: 4}}
 """
 # The command of a person, on a machine that has two seats without a GPU.
-TWO_SEATS = "import sys, harness.start as s, run_study; s._seats = lambda *_: (None, None); sys.exit(run_study.main())"
+TWO_SEATS = (
+    "import sys, harness.start as s, run_study; s._cpu_seats = lambda *_: (None, None); sys.exit(run_study.main())"
+)
 
 
 def grid_text(steps: int = 2) -> str:

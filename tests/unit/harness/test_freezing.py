@@ -1,7 +1,7 @@
 """The freeze: choices on validation alone, kept as long as the grid asks for the runs behind them."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from harness.scores import Scorer
 from harness.specs import Specs
 from harness.view import PlainView
 from results.layout import StudyFolder
-from results.schema import Frozen, Importances, Record
+from results.schema import Frozen, Importances, PruningPart, Record
 from results.store import RecordStore, read_frozen
 from study.dialogues import generate
 from study.grid import Grid, load_grid
@@ -180,6 +180,14 @@ def test_drop_in_runs_take_the_reference_s_hyperparameters() -> None:
     assert {spec.hyperparameters for spec in drop_in} == {expected}
 
 
+def test_a_freeze_says_that_trials_were_pruned_also_when_the_grid_no_longer_asks_for_it() -> None:
+    grid, pruning = grid_of(), grid_of(tune__pruning="{startup: 2}")
+    frozen = freeze(pruning, trials_of(pruning), None)
+    assert frozen.pruning == PruningPart(at=(0.25, 0.5), startup=2, keep=0.5)
+    assert freeze(grid, trials_of(grid), frozen) == frozen
+    assert freeze(grid, trials_of(grid), None).pruning is None
+
+
 def told(arm: str, share: float = 0.7) -> Importances:
     return Importances(arm=arm, evaluator="a test", trials=8, shares={"learning_rate": share, "rank": 1.0 - share})
 
@@ -217,6 +225,9 @@ class _Refusing:
     seats = 1
 
     def expect(self, specs: Sequence[RunSpec]) -> None:
+        pass
+
+    def recall(self, specs: Sequence[RunSpec], last: Mapping[str, Record]) -> None:
         pass
 
     def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:

@@ -85,6 +85,30 @@ def test_each_seat_keeps_the_base_it_has_loaded(seats: tuple[Seat, ...]) -> None
     assert sorted(first.values()) == [[arm] * 3 for arm in ARMS]
 
 
+def test_runs_of_one_turn_are_made_in_their_order_and_never_at_once(seats: tuple[Seat, ...]) -> None:
+    work, under_way, order = Work(together=2), set[str](), list[tuple[str, int | None]]()
+
+    def slowly(seat: Seat, spec: RunSpec) -> Record:
+        assert spec.arm.name not in under_way
+        under_way.add(spec.arm.name)
+        order.append((spec.arm.name, spec.trial))
+        record = work(seat, spec)
+        time.sleep(0.01 if spec.arm.name == ARMS[0] else 0.001)
+        under_way.remove(spec.arm.name)
+        return record
+
+    side_by_side(seats, trials(*ARMS), slowly, lambda record: None, lambda spec: spec.arm.name)
+    for arm in ARMS:
+        assert [number for name, number in order if name == arm] == [0, 1, 2, 3]
+
+
+def test_one_turn_keeps_one_seat_busy_and_the_other_ends(seats: tuple[Seat, ...]) -> None:
+    work = Work()
+    side_by_side(seats, trials("lora"), work, lambda record: None, lambda spec: spec.arm.name)
+    assert [spec.trial for _, spec in work.made] == [0, 1, 2, 3]
+    assert len({id(seat) for seat, _ in work.made}) == 1
+
+
 def test_what_one_run_raises_stops_the_others_and_is_raised(seats: tuple[Seat, ...]) -> None:
     held, broken, *rest = trials("lora")
     work = Work(together=2, held=(held.run_id,))

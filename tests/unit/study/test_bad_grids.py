@@ -164,6 +164,19 @@ CHANGES = {
     "tune.reselect_seeds=[1, 1]": (
         "tune.reselect_seeds [1, 1]: the seeds of reselect differ from each other and from tune.seed 0"
     ),
+    "tune.pruning=true": "tune.pruning true: must be a mapping of keys",
+    "tune.pruning={start: 2}": "tune.pruning.start: unknown key (did you mean 'startup'?): choose from …",
+    "tune.pruning={startup: 2, at: []}": "tune.pruning.at []: needs at least 1 value",
+    "tune.pruning={startup: 2, at: 0.5}": "tune.pruning.at 0.5: must be a list",
+    "tune.pruning={startup: 2, at: [0.5, 1]}": "tune.pruning.at[1] 1: must be below 1",
+    "tune.pruning={startup: 2, at: [0.5, 0.25]}": (
+        "tune.pruning.at [0.5, 0.25]: shares of a trial's steps, ascending, each once"
+    ),
+    "tune.pruning={startup: 2, keep: 0}": "tune.pruning.keep 0: must be above 0",
+    "tune.pruning={startup: 0}": "tune.pruning.startup 0: must be at least 1",
+    "tune.pruning={}": (
+        "tune.pruning.startup 4: leaves none to prune: an arm has 4 trials (tune.trials and tune.tpe_trials)"
+    ),
     "seeds=[]": "seeds []: needs at least 1 value",
     "seeds=11": "seeds 11: must be a list",
     "seeds=[11, 1.5]": "seeds[1] 1.5: must be a whole number",
