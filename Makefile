@@ -17,7 +17,7 @@ PY := .venv/bin/python
 READY := .venv/.installed
 endif
 
-.PHONY: help setup study report paper reference test test-gpu golden check fix clean distclean
+.PHONY: help setup study report paper reference test test-gpu faults golden check fix clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ test: $(READY) ## every test that needs no GPU
 
 test-gpu: $(READY) ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -m gpu $(ARGS)
+
+faults: $(READY) ## the parsers on 10,000 damaged inputs each, some minutes
+	$(PY) -m pytest -m faults $(ARGS)
 
 golden: $(READY) ## write the golden files again; read the diff before you commit it
 	$(PY) -m pytest -m "golden and not gpu" --update-golden $(ARGS)

@@ -10,6 +10,7 @@ from harness.start import RunOptions, plan_only, run_grid
 from reports.report import write_report
 from results.layout import DEFAULT_RESULTS
 from results.store import ResultsError
+from study.problems import one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,12 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report = write_report(parsed.results, done.study, parsed.out)
     except ResultsError as error:
-        console.print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"no report: {error}")
         return max(done.exit_code, 1)
     for line in report.summary:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"report: {report.index}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
+    _say(console, f"report: {report.index}")
     return done.exit_code
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(one_line(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from rich.console import Console
 from harness.adapters.sources import DataError
 from harness.doctor import print_findings
 from harness.scoring import ScoringError, score_files
+from study.problems import one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = score_files(parsed.predictions, parsed.data)
     except (ScoringError, DataError) as error:
-        print(f"score: {error}", file=sys.stderr)
+        print(one_line(f"score: {error}"), file=sys.stderr)
         return 2
     print(json.dumps(result, indent=2))
     return 0

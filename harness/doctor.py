@@ -20,6 +20,7 @@ from harness.watching import usable_device
 from harness.workers import Silent, Template, WorkerDied
 from study.arms import Precision
 from study.models import EMBEDDED
+from study.problems import one_line
 
 State = Literal["ok", "no", "note"]
 GIB = 1024**3
@@ -59,7 +60,7 @@ def print_findings(console: Console) -> None:
     marks = {"ok": "[green]ok  [/green]", "no": "[red]no  [/red]", "note": "[yellow]note[/yellow]"}
     for finding in findings():
         console.print(f"{marks[finding.state]} {finding.name:<11}", end=" ", highlight=False)
-        console.print(finding.text, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(finding.text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _gpu(gpus: GpuReader | None) -> list[Finding]:

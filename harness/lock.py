@@ -5,10 +5,11 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from results.layout import StudyFolder
+from results.store import ResultsError
 
 
 class StudyBusy(RuntimeError):
@@ -17,28 +18,40 @@ class StudyBusy(RuntimeError):
 
 @contextmanager
 def held(folder: StudyFolder) -> Iterator[None]:
-    """Holds the study's lock inside the block.
+    """Holds the study's lock inside the block. The file stays, for one that is removed can be held by two, but it stays
+    empty: it names nobody who is gone, unless they were killed.
 
     Raises:
         StudyBusy: somebody else holds it; names host, process and since when.
+        ResultsError: the lock cannot be had: a folder that cannot be written, a file system without locks.
     """
-    folder.root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ResultsError(f"{folder.lock} cannot be written: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StudyBusy(f"another process works on this study: {_holder(descriptor)}") from error
-        os.ftruncate(descriptor, 0)
-        about = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        os.pwrite(descriptor, json.dumps(about).encode(), 0)
-        yield
+        except OSError as error:
+            raise ResultsError(f"{folder.lock} cannot be locked: {error.strerror}") from error
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        _say(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
+        try:
+            yield
+        finally:
+            _say(descriptor, "")
     finally:
         os.close(descriptor)
+
+
+def _say(descriptor: int, text: str) -> None:
+    """Writes who holds the lock. A full disk is no reason to fail: a lock that names nobody still locks."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
 
 
 def _holder(descriptor: int) -> str:

@@ -11,6 +11,7 @@ from study.arms import Arm
 from study.grid import Grid
 from study.models import KNOWN_SHAPES
 from study.power import PILOT, tost_power
+from study.problems import one_line
 from study.space import Interval
 
 GIB = 1024**3
@@ -70,11 +71,12 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
         # Captured output has no width of its own; arm names must not be broken up.
         console = Console(file=console.file, width=160)
     console.print(
-        f"study {grid.study} ({grid.protocol} protocol): {plan.runs} runs of {len(grid.arms)} arms", highlight=False
+        f"study {grid.study} ({grid.protocol} protocol): {plan.runs} runs of {len(grid.arms)} arms",
+        highlight=False,
+        markup=False,
     )
-    console.print(
-        f"model {grid.model.id}" + (f" at {grid.model.revision}" if grid.model.revision else ""), highlight=False
-    )
+    model = f"model {grid.model.id}" + (f" at {grid.model.revision}" if grid.model.revision else "")
+    console.print(one_line(model), highlight=False, markup=False, emoji=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header, justify in (
         ("arm", "left"),
@@ -95,7 +97,7 @@ def print_plan(plan: StudyPlan, console: Console) -> None:
         )
     console.print(table)
     for line in _notes(plan):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(one_line(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _trainable(row: ArmPlan) -> tuple[str, str]:
@@ -116,6 +118,12 @@ def _notes(plan: StudyPlan) -> list[str]:
         shown = f"{rate.low:g} to {rate.high:g} ({rate.scale})" if isinstance(rate, Interval) else list(rate)
         lines.append(f"space: rank {list(grid.space.rank)}, alpha {list(grid.space.alpha)}, learning rate {shown}")
     lines.append(f"seeds: {list(grid.seeds)}; tuning seed {grid.tune.seed}, select by {grid.tune.select_by}")
+    if (rule := grid.tune.pruning) is not None:
+        points = " and ".join(f"{share:.3g}" for share in rule.at)
+        lines.append(
+            f"pruning: at {points} of its steps a trial ends unless its loss is among the best {rule.keep:.3g} of its "
+            f"arm's earlier trials, once {rule.startup} of them have got so far; trials of an arm are made in order"
+        )
     limit = grid.data.limit("test")
     for claim in grid.claims:
         lines.append(f"claim {claim.name}: {claim.candidate} against {claim.reference} on {', '.join(claim.metrics)}")

@@ -1,10 +1,12 @@
 """The prospects of a study as a person reads them."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness.forecast import CARDS, GIB, Overhead
 from harness.prospects import Prospect, Prospects, totals
+from study.problems import one_line
 
 MISSING = "—"
 
@@ -21,7 +23,7 @@ def print_prospects(prospects: Prospects, console: Console, card: tuple[str, int
     table = Table(box=None, pad_edge=False, header_style="bold", title="forecast", title_justify="left")
     headers = ["arm", "train GiB", "evaluate GiB", "card GiB", "fits on GiB", "time", "energy"]
     if card is not None:
-        headers.insert(5, f"fits {card[0]}")
+        headers.insert(5, escape(one_line(f"fits {card[0]}")))
     for header in headers:
         right = header.endswith("GiB") and header != "fits on GiB"
         table.add_column(header, justify="right" if right else "left", overflow="fold")
@@ -30,7 +32,7 @@ def print_prospects(prospects: Prospects, console: Console, card: tuple[str, int
     console.print()
     console.print(table)
     for line in _notes(prospects):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(one_line(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _row(prospect: Prospect, overhead: Overhead, card: tuple[str, int] | None) -> list[str]:

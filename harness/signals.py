@@ -21,11 +21,15 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM raises Interrupted; a second one has its ordinary effect."""
+    """Inside the block the first SIGINT or SIGTERM raises Interrupted; a second one ends the process at once.
+
+    By the signal's default, not by Python's KeyboardInterrupt: that would wait at the exit for what hangs already. The
+    workers end with this process, and the kernel takes the study's lock back.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
         raise Interrupted(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -24,14 +24,15 @@ from harness.signals import Interrupted, interruptible
 from harness.specs import Specs
 from harness.view import make_view
 from harness.watching import usable_device
-from harness.workers import Template
+from harness.workers import NoWorkers, Template
 from results.layout import StudyFolder
 from results.store import ResultsError, read_frozen, read_records
 from study.bytesize import memory_bytes
 from study.datasets import SPLITS, GeneratedData, LocalData
 from study.grid import Grid, load_grid
-from study.problems import GridError, choices
+from study.problems import GridError, choices, one_line
 from study.space import Interval
+from study.yaml_text import MAX_CHARACTERS
 
 # Steps of a calibration, the first of which is slow, and dialogues that it evaluates.
 CALIBRATION_STEPS = 6
@@ -84,13 +85,17 @@ def read_grid(options: RunOptions) -> Grid:
     """
     named = Path(options.grid)
     candidates = [named, GRIDS / named.name, GRIDS / f"{named.name}.yaml"]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    # Unlike Path.is_file, a name that is too long for any file is no error here.
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
     if path is None:
         _refuse(f"--grid {options.grid!r}: no such file; {choices(sorted(item.name for item in GRIDS.glob('*.yaml')))}")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         _refuse(f"--grid {options.grid!r} cannot be read: {error}")
+    if len(text) > MAX_CHARACTERS:
+        _refuse(f"--grid {options.grid!r}: longer than the {MAX_CHARACTERS} characters that a grid may have")
     grid = load_grid(text, options.overrides)
     names = {arm.name for arm in grid.arms} | {arm.family for arm in grid.arms}
     unknown = [name for name in options.only if name not in names]
@@ -227,7 +232,7 @@ def run_grid(options: RunOptions, console: Console) -> Done:
             return _run(grid, folder, machine, options, console)
     except (GridError, Refused, DataError) as error:
         return Done(_say(console, error), None)
-    except (GpuError, ModelUnavailable, ResultsError, StudyBusy) as error:
+    except (GpuError, ModelUnavailable, NoWorkers, ResultsError, StudyBusy) as error:
         _say(console, error)
         return Done(1, None)
     except Interrupted as error:
@@ -297,12 +302,12 @@ def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions,
 def _notes(loaded: Loaded, console: Console) -> None:
     sizes = ", ".join(f"{len(examples)} {split}" for split, examples in loaded.splits.items())
     for line in (f"data: {loaded.description}: {sizes}", *(f"data: {note}" for note in loaded.notes)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _closing(finish: Finish, console: Console) -> None:
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     if finish.made == 0 and not finish.undone:
         say(f"nothing to run: all {finish.found} planned runs are recorded")
@@ -318,6 +323,6 @@ def _say(console: Console, error: Exception) -> int:
     problems = error.problems if isinstance(error, GridError) else (str(error),)
     for problem in problems:
         # One line each, whatever a value holds.
-        text = str(problem).replace("\n", "\\n").replace("\r", "\\r").replace("\x1b", "\\x1b")
-        Console(stderr=True, file=None).print(text, markup=False, highlight=False, soft_wrap=True)
+        text = one_line(str(problem))
+        Console(stderr=True, file=None).print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
     return 2

@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.messages import Phase, Progress
 from results.schema import Record
 from study.metrics import METRICS
+from study.problems import one_line
 from study.runs import RunSpec
 
 _STYLE = {"completed": "green", "pruned": "dim", "out_of_memory": "yellow", "diverged": "yellow"}
@@ -90,6 +91,11 @@ def summary_line(spec: RunSpec, record: Record) -> str:
     return f"{spec.stage} {spec.label()}: {', '.join([*parts, seconds])}"
 
 
+def _inert(text: str) -> str:
+    """Text from outside for a markup of rich: no style, and nothing that a terminal would act on."""
+    return escape(one_line(text))
+
+
 class PlainView:
     """One line an event, for logs and pipes: no colour, nothing drawn over."""
 
@@ -136,7 +142,7 @@ class PlainView:
         pass
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class LiveView:
@@ -161,7 +167,7 @@ class LiveView:
         self._pace.done += done
         self._bars.update(self._runs, completed=self._pace.done)
         already = f", {done} already recorded" if done else ""
-        self._console.print(f"[bold]{escape(name)}[/bold]: {planned} runs{already}", highlight=False)
+        self._console.print(f"[bold]{_inert(name)}[/bold]: {planned} runs{already}", highlight=False, emoji=False)
 
     def run_started(self, spec: RunSpec) -> None:
         self._now(spec, "starting")
@@ -181,10 +187,11 @@ class LiveView:
         self._pace.add(spec.stage, record.seconds.total or 0.0)
         self._bars.update(self._runs, completed=self._pace.done)
         style = _STYLE.get(record.status, "red")
-        self._console.print(f"[{style}]•[/{style}] {escape(summary_line(spec, record))}", highlight=False)
+        told = _inert(summary_line(spec, record))
+        self._console.print(f"[{style}]•[/{style}] {told}", highlight=False, emoji=False)
 
     def note(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False)
+        self._console.print(_inert(text), highlight=False, emoji=False)
 
     def close(self) -> None:
         self._live.stop()
@@ -194,10 +201,10 @@ class LiveView:
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        stage = f"[bold]{escape(self._stage)}[/bold]"
+        stage = f"[bold]{_inert(self._stage)}[/bold]"
         # Drawn by a thread of its own: what is under way may change meanwhile.
         for run, state in list(self._runs_now.values()) or [("", "")]:
-            table.add_row(stage, escape(run), escape(state))
+            table.add_row(stage, _inert(run), _inert(state))
             stage = ""
         table.add_row("", f"about {duration(self._pace.left_s())} left", "")
         outer = Table.grid()

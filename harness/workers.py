@@ -21,6 +21,8 @@ from harness.worker import serve
 # The libraries, and what a worker runs itself.
 PRELOAD = ("harness.engine.preload", "harness.worker")
 ROOT = Path(__file__).resolve().parent.parent
+# Tries to start a worker, each with a template of its own where the one before has died.
+STARTS = 3
 
 
 class WorkerDied(RuntimeError):
@@ -29,6 +31,10 @@ class WorkerDied(RuntimeError):
     def __init__(self, exit_code: int | None) -> None:
         self.exit_code = exit_code
         super().__init__(describe_exit(exit_code))
+
+
+class NoWorkers(RuntimeError):
+    """No worker can be started here; one line that says why."""
 
 
 class Silent(RuntimeError):
@@ -62,19 +68,33 @@ class Template:
 
         Args:
             gpu: the UUID of the one GPU that it may see; None leaves it those that this process sees.
+
+        Raises:
+            NoWorkers: its log cannot be written, or the process that workers are forked from dies again and again.
         """
-        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NoWorkers(f"{log.parent} cannot be written: {error.strerror}") from error
         ours, theirs = self._context.Pipe(duplex=True)
         with _STARTING, _worker_environment(), _no_main_module():
-            process = self._context.Process(
-                target=serve,
-                args=(theirs, str(log), device, os.getpid(), gpu),
-                daemon=True,
-                name="qlora-ablation-worker",
-            )
-            process.start()
+            process = self._started(theirs, str(log), device, os.getpid(), gpu)
         theirs.close()
         return Worker(process, ours, log)
+
+    def _started(self, *arguments: object) -> Any:
+        """A process that does `serve`. Whoever kills the template meanwhile has another one started in its place."""
+        for attempt in range(STARTS):
+            process = self._context.Process(target=serve, args=arguments, daemon=True, name="qlora-ablation-worker")
+            try:
+                process.start()
+            except (EOFError, OSError) as error:
+                if attempt == STARTS - 1:
+                    why = f"{type(error).__name__} {error}".strip()
+                    raise NoWorkers(f"no worker process can be started, in {STARTS} tries: {why}") from error
+            else:
+                break
+        return process
 
 
 # Starting changes what the whole process shares: one thread at a time.

@@ -10,6 +10,7 @@ from reports.evidence import NoStudy
 from reports.report import write_report
 from results.layout import DEFAULT_RESULTS
 from results.store import ResultsError
+from study.problems import one_line
 
 # Commands beside the report itself.
 COMMANDS = {"compare": "reports.comparing", "calibrate": "reports.calibrating", "card": "reports.card"}
@@ -32,13 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report = write_report(parsed.results, parsed.study, parsed.out)
     except NoStudy as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return 2
     except ResultsError as error:
-        print(f"no report: {error}", file=sys.stderr)
+        print(one_line(f"no report: {error}"), file=sys.stderr)
         return 1
     print("\n".join(report.summary))
-    print(f"report: {report.index}")
+    print(one_line(f"report: {report.index}"))
     return 0
 
 

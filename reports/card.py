@@ -72,8 +72,8 @@ def write_adapter(results: Path, study: str, into: Path, arm: str | None = None)
     Raises:
         NoStudy, NoAdapter, ResultsError: as they say.
     """
-    folder = StudyFolder.of(results, study)
-    if Path(study).name != study or not folder.plan.is_file():
+    folder = StudyFolder.planned(results, study)
+    if folder is None:
         raise NoStudy(f"STUDY {shown(study)}: no study of that name in {results}")
     evidence = gather(folder)
     chosen = winner(evidence, folder, arm)
@@ -115,5 +115,5 @@ def main(arguments: list[str] | None = None) -> int:
     except ResultsError as error:
         print(one_line(f"no card: {error}"), file=sys.stderr)
         return 1
-    print(f"adapter of {one_line(chosen.arm.part.name)}, run {chosen.record.run_id}: {into}")
+    print(f"adapter of {one_line(chosen.arm.part.name)}, run {chosen.record.run_id}: {one_line(str(into))}")
     return 0

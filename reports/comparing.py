@@ -92,9 +92,8 @@ def _study(results: Path, name: str) -> Evidence:
         NoStudy: there is none; the message names those that are there.
         ResultsError: something of it cannot be used.
     """
-    path = Path(name) if "/" in name else results / name
-    folder = StudyFolder(path)
-    if not folder.plan.is_file():
+    folder = StudyFolder(Path(name)) if "/" in name else StudyFolder.planned(results, name)
+    if folder is None or not folder.has_plan:
         there = sorted(found.parent.name for found in results.glob("*/plan.json"))
         known = choices(there) if there else "there is none"
         raise NoStudy(f"STUDY {shown(name)}: no study of that name in {results}: {known}")

@@ -26,7 +26,9 @@ def shared_remark(records: Iterable[Record]) -> str:
 
 def side_by_side_remark(records: Iterable[Record]) -> str:
     """The end of a caption: whether any of the runs behind it was made beside others; empty where none was."""
-    most = max((int(record.checks.get("side_by_side") or 1) for record in records), default=1)
+    # Checks are free-form, also in records that came from elsewhere.
+    counts = [record.checks.get("side_by_side") for record in records]
+    most = max((count for count in counts if type(count) is int), default=1)
     return f" Up to {most} runs were made at a time on one host, which their times show." if most > 1 else ""
 
 
@@ -35,18 +37,19 @@ def engine_remark(records: Iterable[Record]) -> str:
     missing: dict[tuple[str, str], set[str]] = {}
     levers: dict[str, set[bool]] = {}
     for record in records:
-        engine = record.checks.get("engine") or {}
+        told = record.checks.get("engine")
+        engine = told if isinstance(told, dict) else {}
         for lever, name in (("fused", "fused layers"), ("cuda_graphs", "CUDA graphs")):
             if lever in engine:
                 levers.setdefault(name, set()).add(bool(engine[lever]))
                 if not engine[lever]:
                     missing.setdefault((name, str(engine.get(f"{lever}_not"))), set()).add(record.arm)
-    told = [
+    differences = [
         f"{', '.join(sorted(arms))} without {name} ({reason})"
         for (name, reason), arms in sorted(missing.items())
         if len(levers[name]) == 2
     ]
-    return f" Not all arms had the same engine: {'; '.join(told)}." if told else ""
+    return f" Not all arms had the same engine: {'; '.join(differences)}." if differences else ""
 
 
 def paged_remark(records: Iterable[Record]) -> str:

@@ -41,7 +41,7 @@ def as_markdown(table: Table) -> str:
         "|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|",
         *(_markdown_row([cell.text for cell in row]) for row in table.rows),
         "",
-        table.caption,
+        markdown_text(table.caption),
     ]
     return "\n".join(lines) + "\n"
 

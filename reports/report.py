@@ -1,6 +1,5 @@
 """From a study's records to the files of its report. Same records, same bytes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from results.layout import StudyFolder
 from results.store import ResultsError, write_atomically
 from study.problems import choices, shown
 
-# As a grid may name a study: it becomes a folder's name here.
-_STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TABLE_KINDS = ("csv", "md", "tex")
 # Files that a report has only where there is something to show.
 _OPTIONAL = (
@@ -57,8 +54,8 @@ def write_report(results: Path, study: str, out: Path) -> Report:
         NoStudy: there is no such study; the message names those that are there.
         ResultsError: something recorded cannot be used, or the report cannot be written.
     """
-    folder = StudyFolder.of(results, study)
-    if not _STUDY.fullmatch(study) or not folder.plan.is_file():
+    folder = StudyFolder.planned(results, study)
+    if folder is None:
         there = sorted(path.parent.name for path in results.glob("*/plan.json"))
         known = choices(there) if there else "there is none"
         raise NoStudy(f"STUDY {shown(study)}: no study of that name in {results}: {known}")

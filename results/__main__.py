@@ -1,6 +1,7 @@
 """`python -m results verify STUDY`, `export STUDY FILE`, `import FILE` and `add-predictions`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.command == "import":
         return _import(parsed.file, parsed.results)
-    known = sorted(path.name for path in parsed.results.iterdir() if path.is_dir()) if parsed.results.is_dir() else []
+    folders = parsed.results.iterdir() if os.path.isdir(parsed.results) else ()
+    known = sorted(path.name for path in folders if path.is_dir())
     if parsed.study not in known:
         text = f"STUDY {parsed.study!r}: no such study in {parsed.results}; there are: {', '.join(known) or 'none'}"
         print(one_line(text), file=sys.stderr)

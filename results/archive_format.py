@@ -29,6 +29,11 @@ FORMAT_VERSION: Literal[1] = 1
 
 MAX_MEMBER_BYTES = 256 * 1024**2
 MAX_TOTAL_BYTES = 2 * 1024**3
+# A member that is parsed as a whole (all but records and predictions) becomes objects many times its size.
+MAX_DOCUMENT_BYTES = 64 * 1024**2
+# A study shrinks to a tenth or a twentieth (the published reference study to a thirteenth), a bomb to a thousandth.
+MAX_RATIO = 200
+RATIO_FROM_BYTES = 64 * 1024**2
 MAX_MEMBERS = 200_000
 # A line becomes objects that take some twenty times its bytes.
 MAX_LINE_BYTES = 4 * 1024**2
@@ -44,12 +49,27 @@ class ArchiveError(ResultsError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an archive may hold at most, in uncompressed bytes: what goes beyond is taken for an attack."""
+    """What an archive may hold at most, in uncompressed bytes: what goes beyond is taken for an attack.
+
+    `ratio` bounds uncompressed by compressed bytes, once there are more than `ratio_from_bytes` of the former.
+    """
 
     member_bytes: int = MAX_MEMBER_BYTES
+    document_bytes: int = MAX_DOCUMENT_BYTES
     total_bytes: int = MAX_TOTAL_BYTES
     members: int = MAX_MEMBERS
     line_bytes: int = MAX_LINE_BYTES
+    ratio: int = MAX_RATIO
+    ratio_from_bytes: int = RATIO_FROM_BYTES
+
+    def of_member(self, name: str) -> int:
+        """The most bytes that the member of that name may have."""
+        in_lines = name == RECORDS or PREDICTIONS_NAME.fullmatch(name) is not None
+        return self.member_bytes if in_lines else min(self.member_bytes, self.document_bytes)
+
+    def is_bomb(self, unpacked: int, packed: int) -> bool:
+        """Whether so many bytes cannot come of so few but by intent."""
+        return unpacked > self.ratio_from_bytes and unpacked > self.ratio * packed
 
 
 LIMITS = Limits()

@@ -33,6 +33,7 @@ class TarReader:
     """
 
     def __init__(self, file: BinaryIO, path: Path, limits: Limits) -> None:
+        self._file = file
         self._stream = gzip.GzipFile(fileobj=file, mode="rb")
         self._path = path
         self._limits = limits
@@ -84,8 +85,9 @@ class TarReader:
         return name
 
     def _content(self, name: str, size: int) -> bytes:
-        if not 0 <= size <= self._limits.member_bytes:
-            refuse(self._path, name, f"its size is {size} bytes; the limit is {self._limits.member_bytes}")
+        limit = self._limits.of_member(name)
+        if not 0 <= size <= limit:
+            refuse(self._path, name, f"its size is {size} bytes; the limit is {limit}")
         data = self._exactly(size, name)
         self._exactly(-size % tarfile.BLOCKSIZE, name)
         return data
@@ -113,4 +115,6 @@ class TarReader:
         self._taken += len(piece)
         if self._taken > self._limits.total_bytes:
             refuse(self._path, None, f"larger than {self._limits.total_bytes} bytes when unpacked")
+        if self._limits.is_bomb(self._taken, self._file.tell()):
+            refuse(self._path, None, f"unpacks to more than {self._limits.ratio} times its size")
         return piece

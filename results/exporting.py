@@ -212,13 +212,16 @@ def _packed(members: Iterable[tuple[str, bytes]], folder: StudyFolder, limits: L
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=6, mtime=0) as stream:
         with tarfile.open(mode="w", fileobj=stream, format=tarfile.USTAR_FORMAT) as tar:
             for number, (name, data) in enumerate(members, start=1):
-                if len(data) > limits.member_bytes or number > limits.members:
-                    most = f"{limits.members} members of {limits.member_bytes} bytes"
+                if len(data) > limits.of_member(name) or number > limits.members:
+                    most = f"{limits.members} members of {limits.of_member(name)} bytes"
                     raise ArchiveError(f"{folder.root / name}: more than an archive may hold, {most}")
                 # What is not set here is the same everywhere: mode 644, no owner, time 0.
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        if stream.tell() > limits.total_bytes:
-            raise ArchiveError(f"{folder.root}: more than an archive may hold, {limits.total_bytes} bytes")
+        size = stream.tell()
+    if size > limits.total_bytes:
+        raise ArchiveError(f"{folder.root}: more than an archive may hold, {limits.total_bytes} bytes")
+    if limits.is_bomb(size, packed.tell()):
+        raise ArchiveError(f"{folder.root}: {size} bytes that shrink to {packed.tell()}: no import would take them")
     return packed.getvalue()

@@ -1,9 +1,13 @@
 """Where the files of a study lie, and nothing else."""
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_RESULTS = Path("results/data")
+# As a grid may name a study: it becomes a folder's name, and is never a path.
+_STUDY = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +21,26 @@ class StudyFolder:
         """The folder of `study` under `results`."""
         return cls(results / study)
 
+    @classmethod
+    def planned(cls, results: Path, study: str) -> "StudyFolder | None":
+        """The folder of a study that has a plan; None where `study` is no name of one, whatever lies there."""
+        folder = cls.of(results, study)
+        return folder if _STUDY.fullmatch(study) and folder.has_plan else None
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether a grid was started here; a path that no file can have is not there."""
+        return os.path.isfile(self.plan)
+
     @property
     def records(self) -> Path:
         """One record a line, only ever appended to."""
         return self.root / "records.jsonl"
+
+    @property
+    def torn(self) -> Path:
+        """Ends of records that a crash left behind, set apart; their runs are made again."""
+        return self.root / "records.torn"
 
     @property
     def frozen(self) -> Path:

@@ -109,6 +109,8 @@ class RecordStore:
 
     def __init__(self, folder: StudyFolder) -> None:
         self._folder = folder
+        # Which folder it is, where there is one: another one of its name would hold none of the earlier records.
+        self._root = _identity(folder.root)
 
     def append(self, record: Record) -> None:
         """Writes one line and returns once it is on disk.
@@ -126,13 +128,15 @@ class RecordStore:
         """
         lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
         path = self._folder.records
+        if self._root is not None and _identity(path.parent) != self._root:
+            raise ResultsError(f"{path} cannot be written: its folder was removed, moved or replaced meanwhile")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = not path.exists()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                _append(descriptor, lines)
+                _append(descriptor, lines, self._folder.torn)
             finally:
                 os.close(descriptor)
             if fresh:
@@ -141,19 +145,64 @@ class RecordStore:
             raise ResultsError(f"{path} cannot be written: {_cause(error)}. Earlier records are safe.") from error
 
 
-def _append(descriptor: int, lines: bytes) -> None:
+def _append(descriptor: int, lines: bytes, torn: Path) -> None:
     size = os.fstat(descriptor).st_size
-    # A torn last line (a crash while writing) is closed first, so that it damages nothing but itself.
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+    tail = _unended(descriptor, size)
+    if tail and _is_object(tail):
+        # All but its newline was written.
         lines = b"\n" + lines
-    view = memoryview(lines)
+    elif tail:
+        # A crash while writing: what there is of the line is set apart first, then cut off.
+        _write(torn, tail + b"\n")
+        size -= len(tail)
+        os.ftruncate(descriptor, size)
     try:
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        _write_all(descriptor, lines)
     except OSError:
         os.ftruncate(descriptor, size)
         raise
+
+
+def _unended(descriptor: int, size: int) -> bytes:
+    """What follows the last newline of a file of this size."""
+    tail = b""
+    while len(tail) < size:
+        start = max(0, size - 2 * len(tail) - 65536)
+        tail = os.pread(descriptor, size - start, start)
+        if b"\n" in tail:
+            return tail[tail.rindex(b"\n") + 1 :]
+    return tail
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, whatever its name; None where there is none."""
+    try:
+        seen = folder.stat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
 
 
 def _sync_folder(folder: Path) -> None:

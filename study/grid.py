@@ -31,6 +31,9 @@ from study.yaml_text import read_yaml
 
 __all__ = ["Grid", "Prompts", "Protocol", "Tune", "load_grid"]
 
+# Arms, trials, seeds and repeats multiply; what is planned is a list of every run.
+MAX_RUNS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -167,7 +170,14 @@ def _grid(data: dict[str, Any]) -> tuple[Grid | None, list[Problem]]:
         memory_limit_bytes=None if parts.training.memory_limit is None else memory_bytes(parts.training.memory_limit),
         save_adapters=parts.training.save_adapters,
     )
-    return grid, problems
+    return grid, [*problems, *_size_problems(grid)]
+
+
+def _size_problems(grid: Grid) -> Iterator[Problem]:
+    trials = grid.tune.trials + grid.tune.tpe_trials
+    runs = sum(trials + len(grid.seeds) * grid.repeats_for(arm) if arm.trains else 1 for arm in grid.arms)
+    if runs > MAX_RUNS:
+        yield Problem("", f"{runs} runs (arms times trials, seeds and repeats): a study has at most {MAX_RUNS}")
 
 
 def _named(data: Mapping[str, Any]) -> list[str | None]:

@@ -23,7 +23,8 @@ def apply_overrides(data: object, overrides: Iterable[str]) -> Any:
     for override in overrides:
         key, separator, text = override.partition("=")
         path = key.strip().split(".")
-        if not separator or not all(path) or len(path) > MAX_DEPTH:
+        # Half a character, as a command line may hold, is the name of nothing and could not be looked at further.
+        if not separator or not all(path) or len(path) > MAX_DEPTH or not key.strip().isprintable():
             problems.append(Problem.of("--set", override, "write key=value, such as training.steps=100"))
             continue
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from study.examples import Example
 
-_NUMBERED = re.compile(r"^summary(\d+)$")
+_NUMBERED = re.compile(r"^summary(\d{1,9})$", re.ASCII)
 _ID_FIELDS = ("id", "fname")
 
 

@@ -81,6 +81,12 @@ def read_yaml(text: str) -> Document:
         node = loader.get_single_node()
     except yaml.YAMLError as error:
         raise GridError([Problem("", f"not YAML: {_reason(error, text)}")]) from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML's scanner takes any eight hexadecimal digits for a character, and any digits for a version of YAML.
+        if isinstance(error, GridError):
+            raise
+        told = f"line {loader.get_mark().line + 1}: a number in an escape or a directive is too large"
+        raise GridError([Problem("", f"not YAML: {told}")]) from error
     if node is None:
         return Document(None, ())
     reader = _Reader(loader.tags)

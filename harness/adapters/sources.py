@@ -1,5 +1,6 @@
 """Dialogues with references, from wherever a study takes them: generated, local files or the Hub."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,12 +95,12 @@ def _local_rows(wanted: Slice, split: str) -> Sequence[Mapping[str, Any]]:
     import datasets
 
     path = Path(wanted.name).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"data ({split}): there is no file {wanted.name!r}")
     builder = "csv" if path.suffix == ".csv" else "json"
     with _quiet():
         try:
-            return list(datasets.load_dataset(builder, data_files=str(path), split="train"))
+            return list(datasets.load_dataset(builder, data_files=str(path), split="train", trust_remote_code=False))
         except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise DataError(f"data ({split}): {wanted.name!r} cannot be read: {reason}") from error
@@ -112,7 +113,9 @@ def _hub_rows(source: HubData, wanted: Slice) -> Sequence[Mapping[str, Any]]:
     named = f"data.hub.id {source.id!r} at revision {source.revision!r}"
     with _quiet():
         try:
-            return list(datasets.load_dataset(source.id, revision=source.revision, split=wanted.name))
+            return list(
+                datasets.load_dataset(source.id, revision=source.revision, split=wanted.name, trust_remote_code=False)
+            )
         except (GatedRepoError, datasets.exceptions.DatasetNotFoundError) as error:
             raise DataError(
                 f"{named}: not found, private, or gated (set HF_TOKEN); offline it cannot be told"

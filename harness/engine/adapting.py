@@ -1,5 +1,6 @@
 """Attaching one fresh adapter to a frozen base, and proving that it is the one that was asked for."""
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import peft
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import nn
 
 from harness.engine.loading import TORCH_DTYPES, Base, decoder_linears
@@ -101,6 +103,9 @@ def save(adapter: Adapter, folder: Path, model: ModelSpec) -> None:
     """Writes the adapter as PEFT loads it (safetensors, no pickle), whole or not at all; an older one is replaced.
 
     The base is named as the study names it: the folder that it was loaded from is nobody's business.
+
+    Raises:
+        OSError: it cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -108,7 +113,11 @@ def save(adapter: Adapter, folder: Path, model: ModelSpec) -> None:
         config = adapter.model.peft_config[adapter.model.active_adapter]
         config.base_model_name_or_path, config.revision = model.id, model.revision
         # "auto" would look the base up on the Hub to see whether its embeddings were resized; LoRA here has none.
-        adapter.model.save_pretrained(str(making), safe_serialization=True, save_embedding_layers=False)
+        try:
+            adapter.model.save_pretrained(str(making), safe_serialization=True, save_embedding_layers=False)
+        except SafetensorError as error:
+            # A full disk, in the library's own words.
+            raise OSError(errno.EIO, str(error)) from error
         (making / "README.md").unlink(missing_ok=True)
         making.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)

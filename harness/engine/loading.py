@@ -67,6 +67,8 @@ def load_base(folder: str, arm: Arm, device: Device, *, model_dropout: bool) -> 
         device_map={"": 0 if device == "cuda" else "cpu"},
         attn_implementation="sdpa",
         trust_remote_code=False,
+        # Never a pickle (pytorch_model.bin), not even one that torch would read weights alone from.
+        use_safetensors=True,
     )
     scaled = [name for name in _SCALED_LOGITS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if scaled:

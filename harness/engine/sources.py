@@ -49,8 +49,10 @@ def model_folder(model_id: str, revision: str | None, device: Device) -> ModelRe
         return ModelReady(str(_cached(f"random-{name}", lambda into: _random_phi(shape, name, into, device))), None)
     if model_id.startswith((".", "/", "~")):
         folder = Path(model_id).expanduser()
-        if not (folder / "config.json").is_file():
+        if not os.path.isfile(folder / "config.json"):
             raise ModelError(f"model.id {model_id!r}: no config.json in that folder")
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(f"model.id {model_id!r}: no .safetensors in that folder (pickled weights are not read)")
         return ModelReady(str(folder), None)
     return _hub(model_id, revision)
 
@@ -108,9 +110,11 @@ def _dequantise(into: Path) -> None:
     gguf_config = getattr(transformers, "GgufConfig", None)
     if gguf_config is not None:
         options["quantization_config"] = gguf_config(dequantize=True)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), **options)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), trust_remote_code=False, **options)
     model.to(torch.bfloat16)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        str(path.parent), gguf_file=path.name, trust_remote_code=False
+    )
     # The file's metadata name another end of sequence in some versions of transformers; the model writes <|im_end|>.
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|im_end|>"
     for config in (model.config, model.generation_config):
@@ -205,7 +209,8 @@ def _random_phi(shape: ModelShape, name: str, into: Path, device: Device) -> Non
 def _tokenizer_for(name: str, vocabulary: int) -> Any:
     if name != "tiny-phi":
         # A shape of full size is measured on realistic token counts, so it borrows a real tokenizer that fits.
-        return transformers.AutoTokenizer.from_pretrained(model_folder(EMBEDDED, None, "cpu").folder)
+        folder = model_folder(EMBEDDED, None, "cpu").folder
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     end = "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

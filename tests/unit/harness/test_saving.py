@@ -1,6 +1,7 @@
 """An adapter that is saved is the adapter that was trained, as PEFT loads it."""
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_a_saved_adapter_gives_the_trained_model_again(
     assert loaded is not None
     assert loss(fresh, examples) == pytest.approx(expected, rel=2e-3)
     assert abs(expected - bare) > 0.01
+
+
+def test_an_adapter_that_finds_no_room_is_an_os_error_and_leaves_nothing(
+    load: Callable[[Precision], Base], examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    adapter, _ = trained(load(Precision.FP32), Precision.FP32, Method.LORA, examples)
+    mine = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, mine[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(adapter, tmp_path / "adapter", MODEL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, mine)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_saved_adapter_names_its_base_and_no_folder_and_holds_no_pickle(

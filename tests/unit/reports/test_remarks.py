@@ -32,3 +32,9 @@ def test_what_no_arm_had_is_no_difference_and_old_records_say_nothing() -> None:
     assert engine_remark([seen("lora", engine=off), seen("int8", engine=off)]) == ""
     assert engine_remark([seen("lora"), seen("int8")]) == ""
     assert engine_remark([]) == ""
+
+
+@pytest.mark.parametrize("odd", ["many", 2.5, [3], {"a": 1}, True])
+def test_checks_of_any_form_are_no_reason_to_fail(odd: object) -> None:
+    assert side_by_side_remark([seen("lora", side_by_side=odd)]) == ""
+    assert engine_remark([seen("lora", engine=odd)]) == ""

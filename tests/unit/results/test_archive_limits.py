@@ -31,6 +31,8 @@ def test_an_archive_from_another_tar_is_taken(file: Path, there: Path) -> None:
         (replace(LIMITS, member_bytes=100), r"frozen\.json: its size is \d+ bytes; the limit is 100"),
         (replace(LIMITS, total_bytes=6000), "larger than 6000 bytes when unpacked"),
         (replace(LIMITS, members=3), f"predictions/{RUN}.jsonl: one more than the 3 members"),
+        (replace(LIMITS, document_bytes=100), r"frozen\.json: its size is \d+ bytes; the limit is 100"),
+        (replace(LIMITS, ratio=2, ratio_from_bytes=1000), "unpacks to more than 2 times its size"),
         (replace(LIMITS, line_bytes=200), f"predictions/{RUN}.jsonl, line 1: longer than 200 bytes"),
     ],
     ids=str,

@@ -208,11 +208,13 @@ def test_a_number_that_json_does_not_know_is_still_the_same_record(file: Path, t
 
 def test_damaged_lines_of_ones_own_stay_as_they_are(file: Path, there: Path) -> None:
     mine = local(there, confirm(quality=QUALITY))
-    torn = mine.records.read_bytes() + b'{"torn'
-    mine.records.write_bytes(torn)
+    damaged = mine.records.read_bytes() + b'{"damaged\n'
+    mine.records.write_bytes(damaged + b'{"torn')
     import_study(file, there)
-    assert mine.records.read_bytes().startswith(torn + b"\n")
+    assert mine.records.read_bytes().startswith(damaged + b'{"schema_version"')
     assert len(read_records(mine).damaged) == 1
+    # The end of a line that a crash left behind is set apart.
+    assert mine.torn.read_bytes() == b'{"torn\n'
 
 
 def test_other_choices_are_refused_before_anything_is_written(folder: StudyFolder, file: Path, there: Path) -> None:

@@ -76,11 +76,38 @@ def test_a_torn_last_line_costs_nothing_but_itself(folder: StudyFolder, kept: in
     whole = folder.records.read_bytes()
     folder.records.write_bytes(whole + whole[:kept])
     append(folder, "2")
-    found = read_records(folder)
     # Without its newline alone a record is still whole.
     assert ids(folder) == (["1", "1", "2"] if kept == -1 else ["1", "2"])
-    assert [damage.line for damage in found.damaged] == ([] if kept == -1 else [2])
-    assert all(damage.reason == "not a JSON object: torn or damaged" for damage in found.damaged)
+    assert read_records(folder).damaged == ()
+    assert folder.records.read_bytes().startswith(whole)
+    # What is no record is set apart, and said to nobody any more: the run is made again.
+    set_apart = folder.torn.read_bytes() if folder.torn.exists() else b""
+    assert set_apart == (b"" if kept == -1 else whole[:kept] + b"\n")
+
+
+def test_a_torn_end_as_long_as_a_disk_leaves_it_is_set_apart_whole(folder: StudyFolder) -> None:
+    append(folder, "1")
+    whole = folder.records.read_bytes()
+    # A file system that loses power may leave a grown file without its data.
+    folder.records.write_bytes(whole + b"\x00" * 300_000)
+    append(folder, "2")
+    assert ids(folder) == ["1", "2"]
+    assert read_records(folder).damaged == ()
+    assert folder.torn.read_bytes() == b"\x00" * 300_000 + b"\n"
+
+
+def test_nothing_is_written_to_a_folder_that_took_the_place_of_the_study_s(folder: StudyFolder) -> None:
+    append(folder, "1")
+    store = RecordStore(folder)
+    elsewhere = folder.root.with_name("elsewhere")
+    folder.root.rename(elsewhere)
+    for _ in range(2):
+        with pytest.raises(ResultsError, match=r"records\.jsonl cannot be written: its folder was removed, moved or"):
+            store.append(confirm(run_id="2" * 16))
+        # As a worker's log does, for one.
+        folder.logs.mkdir(parents=True, exist_ok=True)
+    assert not folder.records.exists()
+    assert ids(StudyFolder(elsewhere)) == ["1"]
 
 
 def test_damaged_lines_are_named_and_the_others_read(folder: StudyFolder) -> None:
