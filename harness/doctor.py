@@ -17,7 +17,7 @@ from harness.adapters.nvml import open_gpus
 from harness.gpu import GpuError, GpuReader
 from harness.messages import Device, PrecisionsTried, PrecisionTrial, TryPrecisions
 from harness.watching import usable_device
-from harness.workers import Silent, Template, WorkerDied
+from harness.workers import NoWorkers, Silent, Template, WorkerDied
 from study.arms import Precision
 from study.models import EMBEDDED
 from study.problems import one_line
@@ -81,7 +81,10 @@ def _precisions(device: Device) -> list[Finding]:
     """Loads and trains a tiny model in each precision, in a worker: what only imports does not count."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "doctor.log"
-        worker = Template().start(device, log)
+        try:
+            worker = Template().start(device, log)
+        except NoWorkers as error:
+            return [Finding("precisions", "no", str(error))]
         try:
             worker.send(TryPrecisions(tuple(str(precision) for precision in Precision), device))
             while True:
