@@ -92,6 +92,8 @@ class Template:
                 if attempt == STARTS - 1:
                     why = f"{type(error).__name__} {error}".strip()
                     raise NoWorkers(f"no worker process can be started, in {STARTS} tries: {why}") from error
+                # A process that was killed is there for a moment yet, and would be taken for one that lives.
+                time.sleep(0.2 * (attempt + 1))
             else:
                 break
         return process

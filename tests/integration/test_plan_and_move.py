@@ -24,8 +24,8 @@ def test_a_laptop_is_told_which_card_the_paper_s_study_needs(tmp_path: Path) -> 
     done = run("run_study.py", *options)
     assert done.returncode == 0, done.stderr
     lora = forecast(done.stdout, "lora-bf16@targets=all-linear")
-    # Phi-2's weights are 5.2 GiB, adapters of rank 64 with gradients and moments 1.4; a pass of 4,096 tokens keeps about
-    # 9 GiB of activations (75 KB a token and layer, as fused layers keep).
+    # Phi-2's weights are 5.2 GiB, adapters of rank 64 with gradients and moments 1.4; a pass of 4,096 tokens keeps
+    # about 9 GiB of activations (75 KB a token and layer, as fused layers keep).
     assert 14 < float(lora[1]) < 18
     assert lora[4:7] == ["40", "80", "no"]
     smaller = run("run_study.py", *options, "--set", "generation.batch_size=32")

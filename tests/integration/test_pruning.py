@@ -91,4 +91,5 @@ def test_hopeless_trials_end_early_the_same_ones_however_the_study_is_made(
             assert numbers(record) | {"waypoints": None} == numbers(plain[name])
         assert value == pytest.approx(plain[name].checks["losses"][3], abs=1e-5)
     # A worker goes on after a trial that was pruned, with the base that it has.
-    assert [name for name, record in two.items() if not record.checks["warm_worker"]] == ["lora 0", "qlora 0"]
+    # Which of the two seats is first is chance.
+    assert {name for name, record in two.items() if not record.checks["warm_worker"]} == {"lora 0", "qlora 0"}
