@@ -111,7 +111,7 @@ class Study:
             study=self.grid.study,
             protocol=self.grid.protocol,
             arms=arm_parts(self.grid),
-            runs=tuple(_planned(spec) for spec in runs.values()),
+            runs=tuple(planned_run(spec) for spec in runs.values()),
             expected_confirm=self.specs.confirm_count(),
             floors=floors(test, Rouge()) if kept is None else kept,
             floors_of=self.specs.splits["test"].hash,
@@ -291,7 +291,8 @@ class _Trials:
     reselected: Sequence[Candidate]
 
 
-def _planned(spec: RunSpec) -> PlannedRun:
+def planned_run(spec: RunSpec) -> PlannedRun:
+    """A run as the plan lists it."""
     return PlannedRun(
         run_id=spec.run_id,
         stage=spec.stage.value,

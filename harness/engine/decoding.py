@@ -9,7 +9,6 @@ Answers in fp32 are those of a cache that grows, token for token. In 16 bits two
 depend on who shares a batch and on its padding whichever way they are made.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from harness.engine.adapting import AdapterLinear
-from harness.engine.loading import Base
+from harness.engine.loading import Base, asks_the_host
 from harness.engine.slots import SlotCache, slot_counts
 
 # Prompts are read so many padded tokens at a time: enough to fill a GPU, and their activations stay small.
@@ -45,12 +44,7 @@ class Decoding:
 
 def uncapturable(base: Base) -> str | None:
     """Why steps of this base are not worth a try at capturing; None where they are."""
-    if base.device != "cuda":
-        return "no GPU"
-    kind = importlib.import_module("bitsandbytes.nn").Linear8bitLt
-    if any(isinstance(module, kind) for module in base.model.modules()):
-        return "LLM.int8 reads on the host which columns are outliers"
-    return None
+    return "no GPU" if base.device != "cuda" else asks_the_host(base.model)
 
 
 def groups(lengths: Sequence[int], most: int = READ_TOKENS) -> Iterator[tuple[int, int, int]]:

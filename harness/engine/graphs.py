@@ -5,7 +5,6 @@ so. A replayed graph launches them at once; the kernels and their order are the 
 """
 
 import gc
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from harness.engine.batching import Batch
-from harness.engine.loading import Base
+from harness.engine.loading import Base, asks_the_host
 from study.settings import Training
 
 # Computes a pass, given one over the step's learned tokens, and adds to the gradients; returns its share of the loss.
@@ -39,16 +38,9 @@ def obstacle(base: Base, training: Training, *, repeats_dropout: bool) -> str | 
         "no GPU": base.device != "cuda",
         "the optimizer pages its state": training.optimizer != "adamw",
         "fp16 gradients are scaled by what the last step showed": base.dtype == torch.float16,
-        "LLM.int8 reads on the host which columns are outliers": _has_int8(base),
         "checkpointing repeats dropout from a state that only the host knows": repeats_dropout,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def _has_int8(base: Base) -> bool:
-    kind = importlib.import_module("bitsandbytes.nn").Linear8bitLt
-    # On the meta device a stand-in says so itself.
-    return any(isinstance(module, kind) or getattr(module, "int8", False) for module in base.model.modules())
+    return next((reason for reason, holds in reasons.items() if holds), None) or asks_the_host(base.model)
 
 
 @contextmanager

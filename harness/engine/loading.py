@@ -1,5 +1,6 @@
 """Loading the frozen base in the precision of an arm."""
 
+import importlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -125,6 +126,15 @@ def decoder_linears(base: Base) -> dict[str, list[str]]:
             name = path.rsplit(".", 1)[-1]
             found[name] = ["attention" if "attn" in path or "attention" in path else "mlp"]
     return found
+
+
+def asks_the_host(model: Any) -> str | None:
+    """Why no CUDA graph can hold a model's products; None where one can."""
+    kind = importlib.import_module("bitsandbytes.nn").Linear8bitLt
+    # On the meta device a stand-in says so itself.
+    if any(isinstance(module, kind) or getattr(module, "int8", False) for module in model.modules()):
+        return "LLM.int8 reads on the host which columns are outliers"
+    return None
 
 
 def multiplies_in_bf16() -> bool:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.flow import planned_run
 from harness.progress import parted
 from harness.specs import Specs
 from results.layout import StudyFolder
-from results.schema import Choice, Frozen, PlannedRun, Record
+from results.schema import Choice, Frozen, Record
 from results.store import RecordStore, read_frozen, read_records, write_frozen
 from study.datasets import SPLITS
 from study.grid import Grid, load_grid
@@ -105,16 +106,7 @@ def recorded(specs: list[RunSpec]) -> Iterator[Record]:
     study = Study(name="large")
     for spec in specs:
         arm = Arm(spec.arm.name, str(spec.arm.precision), card=Card(forecast=9.5, forecast_seconds=100.0))
-        run = PlannedRun(
-            run_id=spec.run_id,
-            stage=spec.stage.value,
-            purpose=None if spec.purpose is None else spec.purpose.value,
-            arm=spec.arm.name,
-            split="test" if spec.evaluated.split == "test" else "validation",
-            seed=spec.seed,
-            trial=spec.trial,
-            repeat=spec.repeat,
-        )
+        run = planned_run(spec)
         losses = [round(rng.uniform(1.0, 3.0), 5) for _ in range(rng.randint(*STEPS))]
         yield record(study, arm, run, "completed").model_copy(
             update={
