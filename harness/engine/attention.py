@@ -29,14 +29,40 @@ def unmasked(base: Base, longest: int) -> Iterator[None]:
         yield
         return
     sdpa: Any = importlib.import_module("transformers.integrations.sdpa_attention")
-    # The way back through a CPU's fused kernel takes three times as long as through the products themselves.
-    attend = written_out if base.device == "cpu" and base.model.training else sdpa.sdpa_attention_forward
+    attend = sdpa.sdpa_attention_forward
+    if base.device == "cpu" and base.model.training:
+        # The way back through a CPU's fused kernel takes three times as long as through the products themselves.
+        attend = written_out
+    elif base.dtype == torch.float32:
+        attend = with_keys_repeated
     transformers.AttentionInterface.register(UNMASKED, attend)
     config._attn_implementation = UNMASKED
     try:
         yield
     finally:
         config._attn_implementation = "sdpa"
+
+
+def with_keys_repeated(
+    _module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _mask: None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention in fp32 for GPUs: of the kernels that do not make all scores at once none there knows both fp32
+    and queries that share a key, so that keys and values are repeated for them. Shapes as in `written_out`."""
+    key, value = (repeated(tensor, query.shape[1]) for tensor in (key, value))
+    result = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling, is_causal=True)
+    return result.transpose(1, 2).contiguous(), None
+
+
+def repeated(shared: torch.Tensor, heads: int) -> torch.Tensor:
+    """Keys or values (batch, shared heads, tokens, size) once for each of so many heads."""
+    return shared if shared.shape[1] == heads else shared.repeat_interleave(heads // shared.shape[1], dim=1)
 
 
 def written_out(

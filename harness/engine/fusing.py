@@ -27,14 +27,22 @@ _WRITTEN_OUT = (activations.NewGELUActivation, activations.FastGELUActivation)
 Unpack = Callable[[torch.dtype], torch.Tensor]
 
 
-@contextmanager
-def fused(model: Any, *, on: bool) -> Iterator[str | None]:
-    """Adapted layers, rotary attention and tanh-GELU of `model` in fused form for the block; yields why not, if not.
+def unfusable(model: Any, *, on: bool) -> str | None:
+    """Why the adapted layers of `model` cannot be fused; None where they can.
 
     DoRA rescales whole columns of the sum, which this form does not know: its layers stay as they are.
     """
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
-    reason = "switched off" if not on else next(filter(None, map(_unfusable, layers)), None)
+    return next(filter(None, map(_unfusable, _adapted(model))), None) if on else "switched off"
+
+
+@contextmanager
+def fused(model: Any, *, on: bool, inputs: SharedInput | None = None) -> Iterator[str | None]:
+    """Adapted layers, rotary attention and tanh-GELU of `model` in fused form for the block; yields why not, if not.
+
+    Layers of LLM.int8 without an adapter keep their inputs no longer either, and share them through `inputs`.
+    """
+    layers = _adapted(model)
+    reason = unfusable(model, on=on)
     if reason is not None:
         yield reason
         return
@@ -44,9 +52,13 @@ def fused(model: Any, *, on: bool) -> Iterator[str | None]:
         for name, child in parent.named_children()
         if isinstance(child, _WRITTEN_OUT)
     ]
-    shared = SharedInput()
+    shared = inputs or SharedInput()
+    inside = {id(layer.get_base_layer()) for layer in layers}
+    frozen: list[Any] = [module for module in model.modules() if _is_int8(module) and id(module) not in inside]
     for layer in layers:
         layer.forward = partial(_forward, _side(layer, shared))
+    for layer in frozen:
+        layer.forward = partial(_frozen_forward, _Frozen(layer, layer.forward, _unpacking(layer), shared))
     for parent, name, _ in replaced:
         setattr(parent, name, nn.GELU(approximate="tanh"))
     attentions: list[Any] = [(module, forward) for module in model.modules() if (forward := fused_attention(module))]
@@ -55,10 +67,19 @@ def fused(model: Any, *, on: bool) -> Iterator[str | None]:
     try:
         yield None
     finally:
-        for module in (*layers, *(module for module, _ in attentions)):
+        for module in (*layers, *frozen, *(module for module, _ in attentions)):
             del module.forward
         for parent, name, child in replaced:
             setattr(parent, name, child)
+
+
+def _adapted(model: Any) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+
+
+def _is_int8(module: Any) -> bool:
+    # On the meta device a stand-in says so itself.
+    return hasattr(getattr(module, "state", None), "CB") or bool(getattr(module, "int8", False))
 
 
 def _unfusable(layer: Any) -> str | None:
@@ -93,35 +114,42 @@ def _unpacking(base: Any) -> Unpack:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """An adapter beside its frozen layer."""
+class _Frozen:
+    """A frozen layer, its own way forward, and how its weights are had for the gradient of its input."""
 
     base: nn.Module
+    plain: Callable[[torch.Tensor], torch.Tensor]
     unpack: Unpack
+    shared: SharedInput
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's own output."""
+        if shares(self.base, x):
+            return int8_product(self.base, x, self.shared, fixed=torch.cuda.is_current_stream_capturing())
+        return self.plain(x)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side(_Frozen):
+    """An adapter beside its frozen layer."""
+
     down: nn.Parameter
     up: nn.Parameter
     dropout: nn.Module
     scaling: float
-    shared: SharedInput
-
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        """The frozen layer's own output."""
-        if shares(self.base, x):
-            return int8_product(self.base, x, self.shared)
-        output: torch.Tensor = self.base(x)
-        return output
 
 
 def _side(layer: Any, shared: SharedInput) -> _Side:
     name, base = layer.active_adapters[0], layer.get_base_layer()
     return _Side(
         base,
+        base,
         _unpacking(base),
+        shared,
         layer.lora_A[name].weight,
         layer.lora_B[name].weight,
         layer.lora_dropout[name],
         layer.scaling[name],
-        shared,
     )
 
 
@@ -130,6 +158,26 @@ def _forward(side: _Side, x: torch.Tensor) -> torch.Tensor:
     function: Any = _AdaptedLinear
     result: torch.Tensor = function.apply(x, dropped, side.down, side.up, side)
     return result
+
+
+def _frozen_forward(layer: _Frozen, x: torch.Tensor) -> torch.Tensor:
+    function: Any = _FrozenLinear
+    result: torch.Tensor = function.apply(x, layer)
+    return result
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """y = base(x) of a frozen layer that nothing is learned beside: nothing is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: _Frozen) -> torch.Tensor:
+        ctx.layer = layer
+        return layer.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,) = gradients
+        return gradient @ ctx.layer.unpack(gradient.dtype), None
 
 
 class _AdaptedLinear(torch.autograd.Function):

@@ -14,6 +14,7 @@ import torch
 
 from harness.engine.batching import Batch
 from harness.engine.loading import Base, asks_the_host
+from harness.engine.sharing import SharedInput
 from study.settings import Training
 
 # Computes a pass, given one over the step's learned tokens, and adds to the gradients; returns its share of the loss.
@@ -31,7 +32,11 @@ class _Graph:
     loss: torch.Tensor
 
 
-def obstacle(base: Base, training: Training, *, repeats_dropout: bool) -> str | None:
+class Crowded(Exception):
+    """A replayed step met more outlier columns than its products have room for; nothing was updated."""
+
+
+def obstacle(base: Base, training: Training, *, repeats_dropout: bool, fused: bool) -> str | None:
     """Why the steps of a training cannot be captured; None where they can."""
     reasons = {
         "switched off": not training.engine.cuda_graphs,
@@ -40,7 +45,9 @@ def obstacle(base: Base, training: Training, *, repeats_dropout: bool) -> str | 
         "fp16 gradients are scaled by what the last step showed": base.dtype == torch.float16,
         "checkpointing repeats dropout from a state that only the host knows": repeats_dropout,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None) or asks_the_host(base.model)
+    first = next((reason for reason, holds in reasons.items() if holds), None)
+    # Fused products of LLM.int8 have a form that asks nothing.
+    return first or (None if fused else asks_the_host(base.model))
 
 
 @contextmanager
@@ -63,7 +70,8 @@ class Captured:
     """The steps of one training: a graph for each shape of pass, and one for the update. All share one pool of memory,
     since no two of them run at once, and gradients keep their place from step to step."""
 
-    def __init__(self, compute: Pass, update: Update, largest: Shape) -> None:
+    def __init__(self, compute: Pass, update: Update, largest: Shape, inputs: SharedInput) -> None:
+        self._inputs = inputs
         self._compute = compute
         self._update = update
         self._largest = largest
@@ -79,19 +87,30 @@ class Captured:
         return len(self._graphs)
 
     def launch(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starts a step on batches that lie on the host, and returns where its loss and its norm will be."""
+        """Starts a step on batches that lie on the host, and returns where its loss and its norm will be.
+
+        Raises:
+            Crowded: the step must be made without graphs; what it added to the gradients is still there.
+        """
         if self._norm is None:
             self._norm = self._prepare()
         graphs = [self._known(batch.shape) for batch in batches]
         learned = sum(batch.learned for batch in batches)
         self._loss.zero_()
+        self._inputs.begin()
         for batch, graph in zip(batches, graphs, strict=True):
             graph.batch.fill(batch)
             graph.share.fill_(1.0 / learned)
             graph.graph.replay()
             self._loss.add_(graph.loss)
+        if self._inputs.crowded():
+            raise Crowded
         self._updating.replay()
         return self._loss, self._norm
+
+    def forget(self) -> None:
+        """Drops the graphs of passes: they are captured again, with the room that is needed by now."""
+        self._graphs.clear()
 
     def _prepare(self) -> torch.Tensor:
         """Captures the update, and the largest shape before any other: the pool then has room for the rest."""

@@ -18,7 +18,7 @@ from harness.engine.adapting import Adapter, attach
 from harness.engine.batches import LOSS_TOKENS
 from harness.engine.batching import Batch
 from harness.engine.decoding import Decoding, SlotDecoder
-from harness.engine.fusing import fused
+from harness.engine.fusing import fused, unfusable
 from harness.engine.graphs import obstacle
 from harness.engine.ledger import CATEGORIES, Category, Ledger
 from harness.engine.loading import TORCH_DTYPES, Base, disable_dropout
@@ -77,7 +77,8 @@ def training_peak(stage: Stage, arm: Arm, training: Training, batch: tuple[int, 
     set_checkpointing(stage.base.model, on=arm.checkpointing)
     with torch.device("meta"), fused_dropout(), fused(stage.adapter.model, on=bool(training.engine.fused)):
         repeats_dropout = arm.checkpointing and drops(stage.adapter.model)
-        held = obstacle(stage.base, training, repeats_dropout=repeats_dropout) is None
+        fuses = unfusable(stage.adapter.model, on=bool(training.engine.fused)) is None
+        held = obstacle(stage.base, training, repeats_dropout=repeats_dropout, fused=fuses) is None
         ledger = _step(stage.base, stage.adapter, training, _batch(batch), held=held)
     set_checkpointing(stage.base.model, on=False)
     return _with_workspace(ledger)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.engine.attention import repeated
 from study.arms import Arm, Precision
 
 
@@ -155,6 +156,8 @@ def fused_dropout() -> Iterator[None]:
 def attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> tuple[torch.Tensor, None]:
+    if query.dtype == torch.float32:
+        key, value = (repeated(tensor, query.shape[1]) for tensor in (key, value))
     return _apply(_FlashAttention, query, key, value).transpose(1, 2).contiguous(), None
 
 

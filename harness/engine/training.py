@@ -15,12 +15,15 @@ from harness.engine.batches import TrainingPlan, logit_places, step_count, train
 from harness.engine.batching import Batch, collate
 from harness.engine.census import Census, counted
 from harness.engine.encoding import Encoded
-from harness.engine.fusing import fused
-from harness.engine.graphs import Captured, obstacle, side_stream
-from harness.engine.loading import Base
+from harness.engine.fusing import fused, unfusable
+from harness.engine.graphs import Captured, Crowded, obstacle, side_stream
+from harness.engine.loading import Base, asks_the_host
+from harness.engine.sharing import SharedInput
 from harness.engine.stepping import Stepper, make_state, optimizer_for, summed_loss
 from study.settings import EngineSettings, Training
 
+# Each costs the captures of all shapes again.
+_REDONE_AT_MOST = 4
 # A step's loss, its number (from 1), the number of steps, and real tokens per second so far.
 OnStep = Callable[[int, int, float, float], None]
 
@@ -42,6 +45,8 @@ class Levers:
     no_fused: str | None
     no_graphs: str | None
     captured: int
+    # Steps whose graphs had too little room for LLM.int8's outliers, made again without.
+    redone: int = 0
 
     def facts(self) -> dict[str, Any]:
         """As a record keeps them."""
@@ -50,6 +55,7 @@ class Levers:
             "fused_not": self.no_fused,
             "cuda_graphs": self.captured,
             "cuda_graphs_not": self.no_graphs,
+            **({"steps_redone": self.redone} if self.redone else {}),
         }
 
 
@@ -94,7 +100,11 @@ def train(
     model = adapter.model
     model.train()
     repeats_dropout = recipe.checkpointing and drops(model)
-    no_graphs = obstacle(base, training, repeats_dropout=repeats_dropout)
+    fuses = unfusable(model, on=bool(training.engine.fused)) is None
+    no_graphs = obstacle(base, training, repeats_dropout=repeats_dropout, fused=fuses)
+    inputs = SharedInput()
+    if no_graphs is None and asks_the_host(base.model):
+        inputs.prepare(base.device)
     set_checkpointing(base.model, on=recipe.checkpointing, keep_random_state=repeats_dropout)
     optimizer = optimizer_for(model, training, recipe.learning_rate, base.device, captured=no_graphs is None)
     if training.optimizer == "adamw":
@@ -105,14 +115,18 @@ def train(
     first = nullcontext() if census is None else counted(base, adapter, optimizer, census)
     try:
         with (
-            fused(model, on=bool(training.engine.fused)) as no_fused,
+            fused(model, on=bool(training.engine.fused), inputs=inputs) as no_fused,
             unmasked(base, max(lengths) + training.engine.pad_to_multiple),
             side_stream(on=no_graphs is None),
         ):
             stepper = Stepper(base, model, optimizer, scaler, training, places if base.device == "cuda" else None)
             if no_graphs is None:
                 stepper.hold_gradients()
-            loop = _Loop(stepper, examples, recipe, on_step, no_graphs, _largest(places))
+            largest = _largest(places)
+            captured = None
+            if no_graphs is None and largest is not None:
+                captured = Captured(stepper.compute, stepper.update, largest, inputs)
+            loop = _Loop(stepper, examples, recipe, on_step, captured, no_graphs)
             return loop.run(plan, first, no_fused)
     finally:
         set_checkpointing(base.model, on=False)
@@ -145,16 +159,16 @@ class _Loop:
         examples: Sequence[Encoded],
         recipe: Recipe,
         on_step: OnStep,
+        captured: Captured | None,
         no_graphs: str | None,
-        largest: tuple[int, int, int] | None,
     ) -> None:
         self._stepper = stepper
         self._examples = examples
         self._recipe = recipe
         self._on_step = on_step
+        self._captured = captured
         self._no_graphs = no_graphs
-        captures = no_graphs is None and largest is not None
-        self._captured = Captured(stepper.compute, stepper.update, largest or ()) if captures else None
+        self._redone = 0
 
     def run(self, plan: TrainingPlan, first: AbstractContextManager[None], no_fused: str | None) -> Trained:
         losses: list[float] = []
@@ -182,7 +196,8 @@ class _Loop:
             last = now
             self._on_step(number, len(steps), loss, tokens / max(now - start, 1e-9))
             batches = following
-        levers = Levers(no_fused, self._no_graphs, self._captured.shapes if self._captured else 0)
+        captured = self._captured.shapes if self._captured else 0
+        levers = Levers(no_fused, self._no_graphs, captured, self._redone)
         return Trained(tuple(losses), len(steps), tokens, completion, padding, warm_seconds, warm_tokens, levers)
 
     def _launch(self, batches: Sequence[Batch], *, outside: bool) -> Callable[[], float]:
@@ -193,15 +208,26 @@ class _Loop:
             return lambda: loss
         try:
             return self._stepper.reader(*self._captured.launch(batches))
+        except Crowded:
+            # Made again, the step shows how much room is needed.
+            self._redone += 1
+            self._captured.forget()
+            if self._redone == _REDONE_AT_MOST:
+                self._give_graphs_up("LLM.int8 met more outlier columns than captured steps have room for")
+            self._stepper.forget_gradients()
+            return self._launch(batches, outside=True)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             # Nothing was computed yet: the step is made without a graph, and so are those that follow.
-            self._no_graphs = f"capture failed: {str(error).strip().splitlines()[0][:200]}"
-            self._captured = None
-            self._stepper.release_gradients()
-            torch.cuda.synchronize()
+            self._give_graphs_up(f"capture failed: {str(error).strip().splitlines()[0][:200]}")
             return self._launch(batches, outside=True)
+
+    def _give_graphs_up(self, reason: str) -> None:
+        self._no_graphs = reason
+        self._captured = None
+        self._stepper.release_gradients()
+        torch.cuda.synchronize()
 
 
 def rate_factor(step: int, steps: int, training: Training) -> float:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from harness.engine.adapting import attach
 from harness.engine.batches import TrainingPlan, passes, rounded_up, training_plan
 from harness.engine.encoding import Encoded
+from harness.engine.fusing import unfusable
 from harness.engine.graphs import obstacle
 from harness.engine.loading import load_base
 from harness.engine.training import Recipe, train
@@ -41,7 +42,8 @@ def run_ours(job: Job, options: Options, examples: Sequence[Encoded]) -> Row:
     hyperparameters = Hyperparameters(rank, rank, LEARNING_RATE)
     adapter = attach(base, arm, hyperparameters, training, SEED)
     flops = flops_of(adapter.model)
-    no_graphs = obstacle(base, training, repeats_dropout=False)
+    fuses = unfusable(adapter.model, on=bool(training.engine.fused)) is None
+    no_graphs = obstacle(base, training, repeats_dropout=False, fused=fuses)
     steps = options.warmup + options.steps * (1 if no_graphs else options.rounds)
     training = replace(training, steps=steps)
     lengths = [example.length for example in examples]

@@ -1,11 +1,12 @@
 """Where a study's wall-clock goes, and what warm workers save: a real study through the real start path.
 
 python -m tests.benchmarks.study [--grid G] [--set KEY=VALUE …] [--only ARM …] [--allow-cpu]
-python -m tests.benchmarks.study --against-processes [the same options]
+python -m tests.benchmarks.study --against-processes [new forked] [the same options]
 
 The first prints a table of seconds, by what they went into and by stage, and the share outside the workers' phases.
-The second makes the trials of the tune stage three times, in warm workers and in a process for each trial (forked from
-the template, and started from nothing as a script for each run would be), and prints how much longer those take.
+The second makes the trials of the tune stage several times, in warm workers and in a process for each trial (forked
+from the template, and started from nothing as a script for each run would be), and prints how much longer those take,
+and, on standard error, the first table of the trials in warm workers.
 """
 
 import argparse
@@ -262,12 +263,11 @@ def against_processes(parsed: argparse.Namespace, console: Console) -> Iterator[
     yield "| trials in | runs | tune, s | s a trial | against warm |"
     yield "|---|---:|---:|---:|---:|"
     warm = None
-    ways: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("warm workers", ExitStack),
-        ("a forked process each", lambda: a_process_for_each_trial(None)),
-        ("a new process each", lambda: a_process_for_each_trial("spawn")),
-    )
-    for name, way in ways:
+    ways: dict[str, tuple[str, Callable[[], Any]]] = {
+        "forked": ("a forked process each", lambda: a_process_for_each_trial(None)),
+        "new": ("a new process each", lambda: a_process_for_each_trial("spawn")),
+    }
+    for name, way in (("warm workers", ExitStack), *(ways[name] for name in parsed.against_processes)):
         # A study that is never frozen ends with its trials.
         unfrozen = mock.patch.object(Study, "_frozen", return_value=None)
         with tempfile.TemporaryDirectory() as folder, way(), unfrozen:
@@ -276,6 +276,9 @@ def against_processes(parsed: argparse.Namespace, console: Console) -> Iterator[
         seconds = sum(spent for (column, _), spent in profile.clock.seconds.items() if column == "tune")
         warm = warm or seconds
         yield f"| {name} | {runs} | {seconds:.1f} | {seconds / max(runs, 1):.2f} | {seconds / warm:.2f}× |"
+        if warm is seconds:
+            # At once: the other ways take many times as long, and may be cut off.
+            console.print("\n".join(table(profile, records)), markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -284,11 +287,11 @@ def main() -> None:
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--only", nargs="+", default=[], metavar="ARM")
     parser.add_argument("--allow-cpu", action="store_true")
-    parser.add_argument("--against-processes", action="store_true")
+    parser.add_argument("--against-processes", nargs="*", choices=("forked", "new"))
     parsed = parser.parse_args()
     # What the study says goes to standard error: the table alone is the answer.
     console = Console(stderr=True, width=120, force_terminal=False)
-    if parsed.against_processes:
+    if parsed.against_processes is not None:
         for line in against_processes(parsed, console):
             print(line, flush=True)
         return

@@ -2,25 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import peft
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from bitsandbytes import functional
 from torch import nn
 from transformers.models.phi.modeling_phi import apply_rotary_pos_emb
 
 from harness.engine.adapting import attach
-from harness.engine.attention import written_out
+from harness.engine.attention import with_keys_repeated, written_out
 from harness.engine.batches import logit_places, training_plan
 from harness.engine.batching import IGNORED, collate, gathered
 from harness.engine.encoding import Encoded
 from harness.engine.fusing import fused
 from harness.engine.loading import Base
 from harness.engine.rotary import rotated
-from harness.engine.sharing import SharedInput, int8_product
 from harness.engine.stepping import summed_loss
 from harness.engine.training import Recipe, Trained, train
 from harness.engine.trying import probe_arm
@@ -222,41 +221,14 @@ def test_rotation_is_that_of_transformers() -> None:
     assert torch.autograd.gradcheck(lambda x: rotated(x, cosines, sines), heads)
 
 
-def test_a_shared_int8_input_gives_the_product_s_own_numbers(load: Load) -> None:
-    base = load(Precision.INT8)
-    layer = base.decoder.layers[0]
-    linears = [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.mlp.fc1]
-    x = torch.randn((2, 9, 64), generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
-    x[..., 5] *= 40.0
-    shared, quantised = SharedInput(), []
-    made = functional.int8_vectorwise_quant
-    for linear in linears:
-        # As LLM.int8 is computed where nothing is trained: on a CPU a training takes another path.
-        linear.eval()
-        linear.state.threshold = 6.0
-        expected = linear(x)
-        quantised.append(shared.quantised(x, 6.0)[0])
-        assert torch.equal(int8_product(linear, x, shared), expected)
-    assert all(rows is quantised[0] for rows in quantised)
-    other = x * 2
-    assert not torch.equal(shared.quantised(other, 6.0)[1], made(x.reshape(-1, 64).to(torch.float16), threshold=6.0)[1])
-
-
-def test_another_tensor_at_the_same_place_is_not_taken_for_the_last() -> None:
-    shared = SharedInput()
-    for fill in (1.0, 2.0, 3.0):
-        x = torch.full((2, 64), fill, dtype=torch.bfloat16)
-        assert shared.quantised(x, 6.0)[1].tolist() == [fill, fill]
-        del x
-
-
+@pytest.mark.parametrize("attend", [written_out, with_keys_repeated])
 @pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 4)])
-def test_attention_written_out_is_the_kernel_s(heads: int, shared: int) -> None:
+def test_attention_in_another_form_is_the_kernel_s(attend: Callable[..., Any], heads: int, shared: int) -> None:
     draw = torch.Generator().manual_seed(2)
     query = torch.randn((2, heads, 7, 8), generator=draw, requires_grad=True)
     key, value = (torch.randn((2, shared, 7, 8), generator=draw, requires_grad=True) for _ in range(2))
     expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
-    found, _ = written_out(nn.Identity(), query, key, value, scaling=8**-0.5)
+    found, _ = attend(nn.Identity(), query, key, value, scaling=8**-0.5)
     torch.testing.assert_close(found, expected)
     weight = torch.randn(expected.shape, generator=draw)
     for mine, its in zip(
