@@ -109,8 +109,9 @@ class Captured:
         return self._loss, self._norm
 
     def forget(self) -> None:
-        """Drops the graphs of passes: they are captured again, with the room that is needed by now."""
+        """Drops the graphs of passes: they are captured again, with more room."""
         self._graphs.clear()
+        self._inputs.make_room()
 
     def _prepare(self) -> torch.Tensor:
         """Captures the update, and the largest shape before any other: the pool then has room for the rest."""

@@ -6,7 +6,8 @@ that it is done once for all of them here. The numbers are the same: the same op
 
 A graph cannot wait for the host to count the outlier columns. While one is captured, a product has room for a fixed
 number of them, twice what was seen outside graphs; columns that are none are multiplied by zero. Where more turn up
-than there is room for, a flag on the device says so, and the step is made again without a graph.
+than there is room for, a flag on the device says so, the step is made again without a graph, and there is twice the
+room from then on.
 """
 
 import importlib
@@ -17,8 +18,8 @@ from typing import Any
 
 import torch
 
-# Outlier columns that a captured product has room for at least.
-LEAST_ROOM = 8
+# Outlier columns that a captured product has room for at least; a product with these is hardly slower than without.
+LEAST_ROOM = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class SharedInput:
         self._key: tuple[float, bool] | None = None
         self._made: Quantised | None = None
         self._seen: dict[int, int] = {}
+        self._spare = 2
         self._excess: torch.Tensor | None = None
 
     def quantised(self, x: torch.Tensor, state: Any, *, fixed: bool) -> Quantised:
@@ -68,6 +70,10 @@ class SharedInput:
         """Whether a product of the replayed step met more outlier columns than it had room for; waits for the GPU."""
         return self._excess is not None and int(self._excess) > 0
 
+    def make_room(self) -> None:
+        """Products that are captured from here on have twice the room."""
+        self._spare *= 2
+
     def _forget(self, of: Any) -> None:
         if self._of is of:
             self._of = self._made = None
@@ -82,7 +88,7 @@ class SharedInput:
     def _in_fixed_room(self, rows: torch.Tensor, state: Any) -> Quantised:
         if self._excess is None:
             raise RuntimeError("prepare() comes before products of a fixed form")
-        room = min(rows.shape[-1], max(LEAST_ROOM, 2 * self._seen.get(id(state), 0)))
+        room = min(rows.shape[-1], self._spare * max(LEAST_ROOM // 2, self._seen.get(id(state), 0)))
         made, found = fixed_form(rows, state.threshold, room)
         torch.maximum(self._excess, found - room, out=self._excess)
         return made

@@ -20,6 +20,7 @@ from study.settings import Generation
 from study.space import Hyperparameters
 
 pytestmark = pytest.mark.gpu
+USES_CUDA_HERE = True
 GREEDY = Generation(max_new_tokens=24, batch_size=8, dtype=None, sampling=None)
 # Two shapes of the same rows, then a last batch of fewer: three captures.
 LENGTHS = (*range(200, 184, -1), *range(60, 52, -1), 9, 5, 1)

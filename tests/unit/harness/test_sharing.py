@@ -9,6 +9,7 @@ import pytest
 import torch
 from bitsandbytes import functional
 
+from harness.engine import sharing
 from harness.engine.adapting import attach, detach
 from harness.engine.batching import collate
 from harness.engine.fusing import fused
@@ -86,8 +87,11 @@ def test_a_product_of_fixed_form_is_the_product(load: Load, outliers: int, kind:
     assert not shared.crowded()
 
 
-def test_more_outliers_than_there_is_room_for_are_told_and_given_room_once_seen(load: Load) -> None:
+def test_more_outliers_than_there_is_room_for_are_told_and_given_room_once_seen(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     linear = as_a_gpu_has_it(load(Precision.INT8).decoder.layers[0].mlp.fc1)
+    monkeypatch.setattr(sharing, "LEAST_ROOM", 8)
     x, shared = inputs(12), SharedInput()
     shared.prepare("cpu")
     int8_product(linear, x, shared, fixed=True)
@@ -97,7 +101,13 @@ def test_more_outliers_than_there_is_room_for_are_told_and_given_room_once_seen(
     assert shared.crowded()
     shared.begin()
     assert not shared.crowded()
-    int8_product(linear, x, shared, fixed=False)
+    shared.make_room()
+    int8_product(linear, x, shared, fixed=True)
+    assert not shared.crowded()
+    again = SharedInput()
+    again.prepare("cpu")
+    int8_product(linear, x, again, fixed=False)
+    shared = again
     torch.testing.assert_close(int8_product(linear, x, shared, fixed=True), linear(x))
     assert not shared.crowded()
 
