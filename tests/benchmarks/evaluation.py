@@ -211,10 +211,11 @@ class _Bench:
         return time.monotonic()
 
     def _loss(self) -> float:
+        from harness.engine.batches import loss_plan
         from harness.engine.training import validation_loss
         from study.settings import EngineSettings
 
-        plan = self._plan(self._encoded, self._question.batch)
+        plan = loss_plan([item.length for item in self._encoded])
         validation_loss(self._base, self._encoded, plan[-1:], EngineSettings())
         start = self._now()
         validation_loss(self._base, self._encoded, plan, EngineSettings())
