@@ -26,7 +26,7 @@ from harness.view import make_view
 from harness.watching import usable_device
 from harness.workers import NoWorkers, Template
 from results.layout import StudyFolder
-from results.store import ResultsError, read_frozen, read_records
+from results.store import ResultsError, read_frozen, read_records, remove_unfinished
 from study.bytesize import memory_bytes
 from study.datasets import SPLITS, GeneratedData, LocalData
 from study.grid import Grid, load_grid
@@ -227,6 +227,7 @@ def run_grid(options: RunOptions, console: Console) -> Done:
         device = _device(grid, gpus, allow_cpu=options.allow_cpu)
         folder = StudyFolder.of(options.results, grid.study)
         with interruptible(), held(folder):
+            remove_unfinished(folder)
             seats = _seats(options.gpus, device, gpus) if device == "cuda" else _cpu_seats(options)
             machine = Machine(device, gpus if device == "cuda" else None, environment(), seats)
             return _run(grid, folder, machine, options, console)

@@ -242,6 +242,14 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink()
 
 
+def remove_unfinished(folder: StudyFolder) -> None:
+    """Removes what killed writers left half written; for who holds the study's lock, so that none is alive."""
+    for place in (folder.root, *(each for each in folder.root.glob("*/") if not each.is_symlink())):
+        for left in place.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
 def write_predictions(folder: StudyFolder, run_id: str, predictions: Iterable[Prediction]) -> None:
     """Writes a run's predictions in one step, in the order of the split's examples."""
     lines = b"".join(prediction.model_dump_json().encode() + b"\n" for prediction in predictions)

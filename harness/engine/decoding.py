@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 
 from harness.engine.adapting import AdapterLinear
 from harness.engine.loading import Base, asks_the_host
@@ -107,7 +108,8 @@ class _State:
 
 
 class SlotDecoder:
-    """Writes the answers to the batches of one plan; `decoding` says how, as far as it is known."""
+    """Writes the answers to the batches of one plan, and scores references; `decoding` says how it writes, as far as it
+    is known."""
 
     def __init__(self, base: Base, decoding: Decoding, limit: int) -> None:
         """`limit`: new tokens of a row at most."""
@@ -118,26 +120,42 @@ class SlotDecoder:
         self._state = _State.of(0, limit, base.device)
         self._places = torch.arange(0)
         self._cache = SlotCache(base.model.config, 0)
+        self._last = torch.empty(0)
+        # Cross-entropy of the references in nats, and their tokens.
+        self._nats, self._learned = 0.0, 0
         # Whether a step was launched kernel by kernel, whether the graph is one of this shape, and where graphs live.
         self._warm = self._captured = False
         self._graph: Any = None
         self._pool: Any = None
         self._stream: Any = None
 
-    def write(self, batches: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[Row]]:
-        """The answers to prompts, batch by batch.
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of all tokens of the references, in nats; once all answers are written."""
+        return self._nats / self._learned
+
+    def write(
+        self,
+        batches: Sequence[Sequence[tuple[int, ...]]],
+        references: Sequence[Sequence[tuple[int, ...]]] | None = None,
+    ) -> Iterator[list[Row]]:
+        """The answers to prompts, batch by batch; `references` are scored on the way, each behind its prompt, which is
+        read once for both.
 
         On a GPU the answers of a batch are handed out while the prompts of the next are read, so that what is done
         with them takes no time of its own.
         """
         widths = [max(1, *(len(prompt) for prompt in prompts)) for prompts in batches]
-        counts = slot_counts([width + self._limit - 1 for width in widths])
+        room = [max(self._limit, *(len(each) for each in rows)) for rows in references or [[()]] * len(batches)]
+        counts = slot_counts([width + most - 1 for width, most in zip(widths, room, strict=True)])
         sizes = [len(prompts) * slots for prompts, slots in zip(batches, counts, strict=True)]
         self._cache = SlotCache(self._base.model.config, max(sizes))
         written: Callable[[], list[Row]] | None = None
         with adapters_cast(self._base):
-            for prompts, slots in zip(batches, counts, strict=True):
+            for number, (prompts, slots) in enumerate(zip(batches, counts, strict=True)):
                 self._read(prompts, slots)
+                if references is not None:
+                    self._score(references[number])
                 if written is not None:
                     yield written()
                 written = self._finish()
@@ -170,7 +188,8 @@ class SlotDecoder:
         state.finished.zero_()
         state.column.zero_()
         state.written.fill_(self._base.tokenizer.eos_token_id)
-        self._take(torch.cat(lasts))
+        self._last = torch.cat(lasts)
+        self._take(self._last)
 
     def _take_shape(self, rows: int, slots: int) -> None:
         """Begins a batch; a graph serves the batches of its shape that follow at once, and find its tensors."""
@@ -204,6 +223,37 @@ class SlotDecoder:
         ).last_hidden_state
         last: torch.Tensor = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return last
+
+    @torch.no_grad()
+    def _score(self, references: Sequence[tuple[int, ...]]) -> None:
+        """Reads the references of a batch behind their prompts. New tokens take the same slots, one by one, and see no
+        slot beyond their own."""
+        ids, lengths = self._on_device(references)
+        # The first new token's position is that behind the prompt.
+        position = self._state.position + self._places[: ids.shape[1]]
+        hidden = self._last[:, None]
+        if ids.shape[1] > 1:
+            seen = self._read_behind(ids[:, :-1], position[:, :-1])
+            hidden = torch.cat([hidden, seen], dim=1)
+        real = self._places[: ids.shape[1]] < lengths[:, None]
+        logits = self._base.head(hidden[real])
+        self._nats += float(F.cross_entropy(logits.float(), ids[real], reduction="sum"))
+        self._learned += int(lengths.sum())
+
+    def _read_behind(self, ids: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Hidden states (rows, tokens, hidden) of tokens at positions (rows, tokens); each sees the slots up to
+        its own."""
+        mask = torch.zeros((*ids.shape, len(self._places)), dtype=self._cache.dtype, device=ids.device)
+        mask.masked_fill_(self._places > position[:, :, None], float("-inf"))
+        self._cache.write_at(position)
+        hidden: torch.Tensor = self._base.decoder(
+            input_ids=ids,
+            attention_mask=mask[:, None],
+            position_ids=position,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
 
     @torch.no_grad()
     def _finish(self) -> Callable[[], list[Row]]:
@@ -245,18 +295,7 @@ class SlotDecoder:
         self._warm = True
 
     def _step(self) -> None:
-        state = self._state
-        mask = torch.zeros((len(state.token), len(self._places)), dtype=self._cache.dtype, device=state.token.device)
-        mask.masked_fill_(self._places > state.position, float("-inf"))
-        self._cache.write_at(state.position)
-        hidden = self._base.decoder(
-            input_ids=state.token,
-            attention_mask=mask[:, None, None, :],
-            position_ids=state.position,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        self._take(hidden[:, -1])
+        self._take(self._read_behind(self._state.token, self._state.position)[:, -1])
 
     def _take(self, hidden: torch.Tensor) -> None:
         """The next token of every row from its last hidden state (rows, hidden); rows that are done get padding, and

@@ -30,23 +30,38 @@ class Writer:
         self._generation = generation
         self._seed = seed
         self.decoding = _decoding(base, generation)
+        # Mean cross-entropy of the references in nats per token, where they were scored on the way.
+        self.loss: float | None = None
+
+    @property
+    def scores(self) -> bool:
+        """Whether references can be scored on the way, which spares a CPU a third of an evaluation. A GPU reads faster
+        without a mask, and what it scores would no longer be comparable with what it scored before."""
+        return self._base.device == "cpu" and self.decoding.how != "dynamic"
 
     def write(self, examples: Sequence[Encoded], plan: Sequence[Sequence[int]]) -> Iterator[list[Written]]:
-        """The answers to every batch of `plan`, batch by batch.
+        """The answers to every batch of `plan`, batch by batch; `loss` is known once all are written, if it `scores`.
 
         A finished row stays in its batch, fed with padding: LLM.int8 treats outliers by column, so that dropping a row
         could change its neighbours, and a captured step has a fixed number of rows.
         """
         batches = [[examples[index].prompt for index in indices] for indices in plan]
-        for indices, rows in zip(plan, self._rows(batches), strict=True):
+        references = [[examples[index].completion for index in indices] for indices in plan] if self.scores else None
+        for indices, rows in zip(plan, self._rows(batches, references), strict=True):
             yield [Written(index, ids, hit) for index, (ids, hit) in zip(indices, rows, strict=True)]
 
-    def _rows(self, batches: list[list[tuple[int, ...]]]) -> Iterator[list[Row]]:
+    def _rows(
+        self, batches: list[list[tuple[int, ...]]], references: list[list[tuple[int, ...]]] | None
+    ) -> Iterator[list[Row]]:
         limit, sampling = self._generation.max_new_tokens, self._generation.sampling
-        if self.decoding.how != "dynamic":
-            return SlotDecoder(self._base, self.decoding, limit).write(batches)
-        sampler = None if sampling is None else _Sampler(sampling, self._seed, self._base.device)
-        return (_decode(self._base, prompts, limit, sampler) for prompts in batches)
+        if self.decoding.how == "dynamic":
+            sampler = None if sampling is None else _Sampler(sampling, self._seed, self._base.device)
+            yield from (_decode(self._base, prompts, limit, sampler) for prompts in batches)
+            return
+        decoder = SlotDecoder(self._base, self.decoding, limit)
+        yield from decoder.write(batches, references)
+        if references is not None:
+            self.loss = decoder.loss
 
 
 def _decoding(base: Base, generation: Generation) -> Decoding:

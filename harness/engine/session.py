@@ -1,5 +1,6 @@
 """What a worker does with a job: load, prepare, train, evaluate, and say so as it goes."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -170,20 +171,30 @@ class Session:
             reserve = spec.generation.max_new_tokens
             encoded = self._encodings.of(base.tokenizer, job.evaluated_file, spec.prompts.evaluation, limit, reserve)
             plan = evaluation_plan([len(item.prompt) for item in encoded], spec.generation.batch_size)
-            loss = validation_loss(base, encoded, loss_plan([item.length for item in encoded]), engine)
+            writer = Writer(base, spec.generation, spec.seed)
+            loss = None
+            if not writer.scores:
+                loss = _finite(validation_loss(base, encoded, loss_plan([item.length for item in encoded]), engine))
             generated = 0
             done = 0
-            writer = Writer(base, spec.generation, spec.seed)
             for batch in writer.write(encoded, plan):
                 generated += sum(len(written.ids) for written in batch)
                 done += len(batch)
                 self._emit(Answers(tuple(_answer(base, spec.prompts.evaluation, encoded, item) for item in batch)))
                 self._emit(Progress("evaluate", done, len(encoded)))
+            loss = _finite(writer.loss) if loss is None else loss
         self._emit(Facts("tokens", {"prompt": sum(len(item.prompt) for item in encoded), "generated": generated}))
         self._emit(Facts("data", {"truncated_evaluated": sum(item.truncated for item in encoded)}))
         self._emit(Facts("checks", {"generation_dtype": str(dtype), **writer.decoding.facts()}))
         self._emit(Facts("checks", device_facts(job.device)))
         return loss
+
+
+def _finite(loss: float | None) -> float:
+    if loss is None or not math.isfinite(loss):
+        # The last step may have done it, or the weights as they came.
+        raise Diverged(f"the validation loss is {loss}")
+    return loss
 
 
 def _generation_dtype(spec: RunSpec, base: Base) -> Dtype:

@@ -62,9 +62,9 @@ class SlotCache(transformers.Cache):
             layer.rows, layer.index = (first, last), None
 
     def write_at(self, positions: torch.Tensor) -> None:
-        """What comes next is one token for every row, at these positions (rows, 1)."""
+        """What comes next are as many tokens of every row as there are positions (rows, tokens)."""
         for layer in self._slotted:
-            layer.index = positions[:, :, None, None]
+            layer.index = positions[:, None, :, None]
 
 
 class _SlotLayer(CacheLayerMixin):

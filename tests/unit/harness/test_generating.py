@@ -14,10 +14,11 @@ from harness.engine.encoding import Encoded
 from harness.engine.generating import Writer
 from harness.engine.loading import Base, computing_in
 from harness.engine.slots import LEAST_USED, SLOTS_MULTIPLE, SlotCache, slot_counts
+from harness.engine.training import validation_loss
 from harness.engine.trying import probe_arm
 from study.arms import Precision
 from study.examples import Example
-from study.settings import Generation, Sampling
+from study.settings import EngineSettings, Generation, Sampling
 from study.space import Hyperparameters
 from tests.unit.harness.conftest import TRAINING, encode
 from tests.unit.harness.test_fusing import llama
@@ -114,6 +115,36 @@ def test_an_answer_that_meets_the_limit_says_so(
     short = replace(generation, max_new_tokens=3, batch_size=2)
     batch = next(iter(Writer(base, short).write(encoded, [(0, 1)])))
     assert [(len(item.ids), item.hit_limit) for item in batch] == [(3, True), (3, True)]
+
+
+@pytest.mark.parametrize("model", ["phi", "llama"])
+@pytest.mark.parametrize("lengths", [(1, 1, 1, 1, 1), (1, 7, 3, 30, 12), (5, 5, 40, 2, 1)])
+def test_references_scored_on_the_way_have_the_loss_of_a_pass_of_their_own(
+    load: Load, model: str, lengths: tuple[int, ...]
+) -> None:
+    base = load(Precision.FP32)
+    base = llama(base) if model == "llama" else base
+    draw = torch.Generator().manual_seed(9)
+    encoded = tuple(
+        replace(item, completion=tuple(torch.randint(3, 500, (length,), generator=draw).tolist()))
+        for item, length in zip(prompts(9, 33, 2, 21, 17), lengths, strict=True)
+    )
+    writer = Writer(base, replace(GREEDY, batch_size=2))
+    plan = evaluation_plan([len(item.prompt) for item in encoded], 2)
+    scored = {item.index: item.ids for batch in writer.write(encoded, plan) for item in batch}
+    whole = [tuple(range(len(encoded)))]
+    assert writer.scores
+    assert writer.loss == pytest.approx(validation_loss(base, encoded, whole, EngineSettings()), rel=1e-5)
+    # And no answer is another for it.
+    assert scored == answers(base, encoded, GROWING)
+
+
+def test_a_cache_that_grows_scores_nothing(load: Load) -> None:
+    base = load(Precision.FP32)
+    writer = Writer(base, GROWING)
+    list(writer.write(prompts(3, 4), [(0, 1)]))
+    assert not writer.scores
+    assert writer.loss is None
 
 
 def test_sampling_follows_from_its_seed(load: Load, examples: tuple[Example, ...]) -> None:

@@ -17,6 +17,7 @@ from results.store import (
     read_plan,
     read_predictions,
     read_records,
+    remove_unfinished,
     write_atomically,
     write_frozen,
     write_plan,
@@ -347,3 +348,20 @@ print(len(read_records(folder).all))
         "1",
     ]
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = StudyFolder.of(tmp_path, "left")
+    kept = folder.predictions("0123456789abcdef")
+    write_atomically(kept, b"whole")
+    left = [kept.with_name(f".{kept.name}.4711.tmp"), folder.root / ".plan.json.4711.tmp"]
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / ".other.tmp").write_bytes(b"not of this study")
+    (folder.root / "link").symlink_to(outside)
+    for path in left:
+        path.write_bytes(b"half")
+    remove_unfinished(folder)
+    assert not any(path.exists() for path in left)
+    assert kept.read_bytes() == b"whole"
+    assert (outside / ".other.tmp").exists()
