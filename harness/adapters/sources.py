@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.adapters.hub_data import NoRows, hub_rows
 from study.datasets import SPLITS, DataSpec, GeneratedData, HubData, LocalData, Slice, parse_slice
 from study.dialogues import generate
 from study.examples import Example
@@ -107,27 +108,11 @@ def _local_rows(wanted: Slice, split: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _hub_rows(source: HubData, wanted: Slice) -> Sequence[Mapping[str, Any]]:
-    import datasets
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
-
-    named = f"data.hub.id {source.id!r} at revision {source.revision!r}"
     with _quiet():
         try:
-            return list(
-                datasets.load_dataset(source.id, revision=source.revision, split=wanted.name, trust_remote_code=False)
-            )
-        except (GatedRepoError, datasets.exceptions.DatasetNotFoundError) as error:
-            raise DataError(
-                f"{named}: not found, private, or gated (set HF_TOKEN); offline it cannot be told"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise DataError(f"{named}: the Hub has no such revision") from error
-        except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise DataError(
-                f"{named} cannot be loaded ({reason}): go online once, or set data.source to local and data.local.* "
-                "to files"
-            ) from error
+            return hub_rows(source, wanted.name)
+        except NoRows as error:
+            raise DataError(f"data.hub.id {source.id!r} at revision {source.revision!r} {error}") from error
 
 
 class _quiet:

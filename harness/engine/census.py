@@ -21,6 +21,8 @@ from harness.engine.sections import Section, adapter_gradients, watched
 
 # Far more than a step of any model here makes (Phi-2: about 30,000); a history that was cut short is not used.
 MOST_ENTRIES = 4_000_000
+# The history goes by the wall clock. Where that is set by more within a step, its moments are not the marks' moments.
+SAME_CLOCK_S = 0.01
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ def counted(base: Base, adapter: Adapter, optimizer: Any, into: Census) -> Itera
     """Watches one training step on the GPU and puts the breakdown of its peak into `into`.
 
     Python stacks are not recorded, so that the step takes hardly longer. Where the allocator cannot say (its history
-    is full, another allocator) there is no breakdown.
+    is full, another allocator, a clock that was set meanwhile) there is no breakdown.
     """
     if torch.cuda.get_allocator_backend() != "native":
         yield
@@ -79,6 +81,7 @@ def counted(base: Base, adapter: Adapter, optimizer: Any, into: Census) -> Itera
         torch.cuda.synchronize()
         torch.cuda.memory._record_memory_history("all", context=None, stacks="python", max_entries=MOST_ENTRIES)
         held = dict(_held(torch.cuda.memory._snapshot()))
+        clocks = _between_clocks()
         torch.cuda.reset_peak_memory_stats()
         into.seconds += time.monotonic() - begun
         with watched(base, marks.enter):
@@ -86,12 +89,18 @@ def counted(base: Base, adapter: Adapter, optimizer: Any, into: Census) -> Itera
         torch.cuda.synchronize()
         begun = time.monotonic()
         trace = torch.cuda.memory._snapshot()["device_traces"][torch.cuda.current_device()]
-        into.seen = (held, trace, _owners(base, adapter, optimizer), marks, torch.cuda.max_memory_allocated())
+        if abs(_between_clocks() - clocks) < SAME_CLOCK_S:
+            into.seen = (held, trace, _owners(base, adapter, optimizer), marks, torch.cuda.max_memory_allocated())
         into.seconds += time.monotonic() - begun
     finally:
         torch.cuda.memory._record_memory_history(None)
         for hook in hooks:
             hook.remove()
+
+
+def _between_clocks() -> float:
+    """Seconds between the wall clock and the monotonic one: a difference in them is a clock that was set."""
+    return time.time() - time.monotonic()
 
 
 def _make_workspaces() -> None:

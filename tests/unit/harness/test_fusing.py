@@ -198,7 +198,8 @@ def test_no_places_where_nothing_is_captured() -> None:
 
 def test_a_bound_on_the_tokens_of_a_pass_moves_no_number(load: Load, examples: tuple[Example, ...]) -> None:
     base = load(Precision.FP32)
-    encoded = encode(base, examples)
+    # Every step has all of them: which step is made first depends on the bound.
+    encoded = encode(base, examples[:8])
     longest = max(example.length for example in encoded)
     bounded = replace(PLAIN, pass_tokens=2 * longest)
     losses = [

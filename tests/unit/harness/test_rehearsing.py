@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness.engine import rehearsing
 from harness.engine.adapting import attach
@@ -209,6 +210,8 @@ def test_a_folder_is_present_only_with_its_model(monkeypatch: pytest.MonkeyPatch
     folder.mkdir(parents=True)
     assert present_folder(TINY, None) is None
     (folder / "config.json").write_text("{}")
+    assert present_folder(TINY, None) is None
+    save_file({"head": torch.zeros(2)}, folder / "model.safetensors")
     assert present_folder(TINY, None) == str(folder)
     assert present_folder(EMBEDDED, None) is None
     assert present_folder(str(tmp_path), None) == str(tmp_path)
