@@ -14,7 +14,7 @@ from study.problems import one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 all planned runs done, 1 some not (listed), 2 bad arguments or grid, 130 or 143 interrupted."""
+    """Exit codes: 0 all planned runs done, 1 some not (listed), 2 bad arguments, grid, data or model, 130 or 143."""
     parsed = _parser().parse_args(arguments)
     console = Console()
     options = RunOptions(
@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         calibrate=parsed.calibrate,
         gpus=parsed.gpus,
         cpu_workers=parsed.cpu_workers,
+        checkpoint_every=parsed.checkpoint_every,
+        new_data=parsed.new_data,
     )
     if parsed.plan:
         return plan_only(options, console)
@@ -95,7 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="runs at a time where the study runs on the CPU: a number, or auto (a core each, at most four)",
     )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_steps,
+        metavar="N",
+        help="keep a checkpoint of a training after every N optimizer steps: interrupted, it goes on from the last one",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed and timed-out runs again")
+    parser.add_argument(
+        "--new-data", action="store_true", help="go on where the data are not those of the recorded runs"
+    )
     parser.add_argument("--allow-cpu", action="store_true", help="run a grid that asks for a GPU on the CPU")
     return parser
 
@@ -111,10 +122,17 @@ def _workers(text: str) -> int | None:
 
 
 def _number_or(text: str, word: str) -> int | None:
-    if text == word:
-        return None
+    return None if text == word else _number(text, f"a number from 1, or {word}")
+
+
+def _steps(text: str) -> int:
+    """After how many optimizer steps each `--checkpoint-every` asks for a checkpoint."""
+    return _number(text, "a number of optimizer steps from 1")
+
+
+def _number(text: str, choices: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: choose a number from 1, or {word}")
+        raise argparse.ArgumentTypeError(f"{text!r}: choose {choices}")
     return int(text)
 
 

@@ -13,18 +13,19 @@ from pathlib import Path
 from harness.desk import Desk, Halted, Machine, Seat, warm_key
 from harness.forecast import Rates
 from harness.foreseeing import Foreseer
-from harness.messages import Job, ModelReady, ModelRequest, Raised
+from harness.messages import Checkpoints, Job, ModelReady, ModelRequest, Raised
 from harness.outcomes import Completed, Outcome, Stopped
 from harness.pruning import Pruner
+from harness.resuming import remove
 from harness.runlog import RunLog
 from harness.scores import Scorer
 from harness.sidebyside import side_by_side
 from harness.signals import Interrupted
 from harness.view import SharedView, View
 from harness.watching import played
-from harness.workers import Template, Worker, WorkerDied
+from harness.workers import NoWorkers, Template, Worker, WorkerDied
 from results.layout import StudyFolder
-from results.schema import Record
+from results.schema import ALWAYS_AGAIN, Record
 from results.store import RecordStore, write_predictions
 from study.examples import Example
 from study.grid import Grid
@@ -127,22 +128,24 @@ class Conductor:
     def _run(self, seat: Seat, spec: RunSpec, model: ModelReady) -> Record:
         self._view.run_started(spec)
         record = self._attempt(seat, spec, model)
-        if record is None:
+        if isinstance(record, Stopped):
             # Earlier runs may have left the memory of a warm worker in pieces: only a fresh process can say that a run
             # does not fit.
             seat.leave()
-            record = self._attempt(seat, spec, model)
-        if record is None:
+            record = self._attempt(seat, spec, model, retried=record)
+        if isinstance(record, Stopped):
             raise RuntimeError("a fresh process was taken for a warm one")
         self._view.run_finished(spec, record)
         return record
 
-    def _attempt(self, seat: Seat, spec: RunSpec, model: ModelReady) -> Record | None:
-        """One try; None where a warm worker ran out of memory, which says nothing about the run."""
+    def _attempt(
+        self, seat: Seat, spec: RunSpec, model: ModelReady, retried: Stopped | None = None
+    ) -> Record | Stopped:
+        """One try; no record where a warm worker ran out of memory, which says nothing about the run."""
         with self._foreseen(spec, model):
             desk = seat.desk_for(spec)
             examples = self._examples[spec.evaluated.split]
-            log = RunLog(spec, self._grid.protocol, examples, self._scorer, warm=desk.used)
+            log = RunLog(spec, self._grid.protocol, examples, self._scorer, warm=desk.used, retried=retried)
             start = time.monotonic()
             try:
                 with self._among_others(log):
@@ -155,7 +158,7 @@ class Conductor:
             if desk.key is None:
                 desk.dismiss()
         if log.warm and isinstance(outcome, Stopped) and outcome.status == "out_of_memory":
-            return None
+            return outcome
         return self._finish(log, outcome, seat, seconds)
 
     def _finish(self, log: RunLog, outcome: Outcome, seat: Seat, seconds: float) -> Record:
@@ -168,6 +171,8 @@ class Conductor:
                 # Predictions first: a record that says completed always has them.
                 write_predictions(self._folder, record.run_id, log.predictions())
             self._store.append(record)
+            if record.status not in ALWAYS_AGAIN:
+                remove(self._folder, record.run_id)
             self._rates.add(record)
             self._pruner.add(log.spec, record)
         if isinstance(outcome, Stopped) and outcome.status != "pruned":
@@ -206,7 +211,19 @@ class Conductor:
             memory_limit=played(spec.memory_limit_bytes, desk.outsets),
             adapter_folder=str(self._folder.adapter(spec.run_id)) if self._keeps_adapter(spec) else None,
             waypoints=waypoints,
+            checkpoints=self._checkpoints(spec),
         )
+
+    def _checkpoints(self, spec: RunSpec) -> Checkpoints | None:
+        every = self._machine.checkpoint_every
+        if every is None or spec.train is None:
+            return None
+        folder = self._folder.checkpoint(spec.run_id)
+        # No parents: a study that was removed under way is not made anew. The worker says that it finds no folder.
+        with self._sharing, suppress(OSError):
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+        return Checkpoints(str(folder), every)
 
     def _keeps_adapter(self, spec: RunSpec) -> bool:
         """Adapters of tuned confirm runs are kept, of every arm one unless the grid says otherwise. Random weights have
@@ -236,9 +253,10 @@ class Conductor:
                 if isinstance(event, ModelReady):
                     return event
                 if isinstance(event, Raised):
-                    raise ModelUnavailable(event.message)
+                    # Anything but this kind is a fault of the machine, not of the model that was asked for.
+                    raise (ModelUnavailable if event.type == "ModelError" else NoWorkers)(event.message)
         except WorkerDied as error:
-            raise ModelUnavailable(f"the process that prepares the model died ({error}): see {worker.log}") from error
+            raise NoWorkers(f"the process that prepares the model died ({error}): see {worker.log}") from error
 
 
 def read_ahead(folder: Path) -> None:

@@ -23,8 +23,9 @@ from harness.messages import (
     Progress,
     Raised,
     Rehearsal,
+    Resumed,
 )
-from harness.outcomes import Completed, Outcome, Stopped
+from harness.outcomes import Completed, Outcome, Stopped, of_death
 from harness.runlog import RunLog
 from harness.view import View
 from harness.watching import GpuWatch, Outset, of_worker, outsets
@@ -36,13 +37,15 @@ from study.runs import RunSpec, Stage
 class Machine:
     """Where a study runs: the device, a reader of GPUs where there are any, and a seat for each run at a time.
 
-    A seat is the UUID of its GPU, or None: whatever a worker finds first (one seat), or the CPU.
+    A seat is the UUID of its GPU, or None: whatever a worker finds first (one seat), or the CPU. Trainings keep a
+    checkpoint after every `checkpoint_every` optimizer steps, or none.
     """
 
     device: Device
     gpus: GpuReader | None
     environment: Mapping[str, Any]
     seats: tuple[str | None, ...] = (None,)
+    checkpoint_every: int | None = None
 
 
 class Halted(RuntimeError):
@@ -91,7 +94,8 @@ class Desk:
             self._last_words(log)
             if self._halted:
                 raise Halted from error
-            return Stopped("killed", "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
+            status = of_death(error.exit_code)
+            return Stopped(status, "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
         except Silent:
             self._last_words(log)
             self._worker.dump_stacks()
@@ -126,7 +130,11 @@ class Desk:
     def _until_the_end(self, job: Job, log: RunLog, deadline: float | None, view: View) -> Outcome:
         self._worker.send(job)
         while True:
-            outcome = self._take(self._worker.next_event(deadline), log, view)
+            event = self._worker.next_event(deadline)
+            if isinstance(event, Resumed) and deadline is not None:
+                # The time that a run is given is for all of its parts.
+                deadline -= event.seconds
+            outcome = self._take(event, log, view)
             if outcome is not None:
                 return outcome
 
@@ -142,6 +150,9 @@ class Desk:
             case PhaseEnded():
                 peak, energy = (None, None) if self._watch is None else self._watch.phase_ended()
                 log.add_phase(event, peak, energy)
+            case Resumed():
+                log.resumed = event
+                view.note(f"{log.spec.label()}: goes on after step {event.step} of {event.steps}")
             case Progress():
                 view.progress(log.spec, event)
             case Facts():

@@ -10,12 +10,13 @@ from harness.conductor import Conductor
 from harness.floors import floors
 from harness.freezing import Candidate, Trials, arm_parts, choose, freeze, margin_rule, pruning_part, ranked
 from harness.progress import parted
+from harness.resuming import sweep
 from harness.scores import Rouge
 from harness.specs import Specs
 from harness.view import View
 from results.layout import StudyFolder
 from results.schema import ALWAYS_AGAIN, Choice, Frozen, Importances, Plan, PlannedRun, Record
-from results.store import read_frozen, read_plan, read_records, write_atomically, write_frozen, write_plan
+from results.store import Damage, read_frozen, read_plan, read_records, write_atomically, write_frozen, write_plan
 from study.arms import Arm
 from study.examples import Example
 from study.grid import Grid
@@ -38,16 +39,19 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a study stands: runs made now, runs found done, and what is not done, each with why."""
+    """How a study stands: runs made now, runs found done, and what is not done, each with why. `findings` are runs that
+    are over and have no scores: they did not fit, or diverged, and would again."""
 
     made: int
     found: int
     undone: tuple[str, ...]
+    findings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 when the whole planned matrix is done, else 1."""
-        return 1 if self.undone else 0
+        """0 when the whole planned matrix has its scores or was pruned, else 1: a script must not take a matrix with
+        holes for a whole one, also where no start will ever fill them."""
+        return 1 if self.undone or self.findings else 0
 
 
 @dataclass(slots=True)
@@ -65,14 +69,20 @@ class Study:
     planned: list[RunSpec] = field(default_factory=list)
     made: int = 0
     found: int = 0
+    damaged: tuple[Damage, ...] = ()
 
     def __post_init__(self) -> None:
         self.specs = Specs.of(self.grid, self.loaded.splits)
-        self.last = dict(read_records(self.folder).last)
+        records = read_records(self.folder)
+        self.last, self.damaged = dict(records.last), records.damaged
 
     def run(self) -> Finish:
         """Runs every stage; what it raises leaves everything recorded so far in place."""
+        for damage in self.damaged:
+            # What it said is lost: without this line nobody would know why a run is made again.
+            self.view.note(f"{self.folder.records.name}, line {damage.line} is left out: {damage.reason}")
         self.save_inputs()
+        sweep(self.folder, self.last)
         self.conductor.expect(self._to_come())
         if self.grid.tune.trials or any(not arm.trains for arm in self.grid.arms):
             self._stage("baseline, validation split", self.specs.baselines("validation"))
@@ -274,17 +284,18 @@ class Study:
 
     def _finish(self, frozen: Frozen | None) -> Finish:
         undone: list[str] = []
+        findings: list[str] = []
         runs = {spec.run_id: spec for spec in (*self._before_freeze(), *self._after_freeze(frozen), *self.planned)}
         for spec in runs.values():
             record = self.last.get(spec.run_id)
             if record is None:
                 undone.append(f"{spec.stage} {spec.label()}: not run")
-            elif not record.is_final:
+            elif record.status not in ("completed", "pruned"):
                 why = f" ({record.error.message})" if record.error else ""
-                undone.append(f"{spec.stage} {spec.label()}: {record.status}{why}")
+                (findings if record.is_final else undone).append(f"{spec.stage} {spec.label()}: {record.status}{why}")
         if frozen is None:
             undone.append(f"{self.specs.confirm_count()} runs that follow the freeze: not run")
-        return Finish(self.made, self.found, tuple(undone))
+        return Finish(self.made, self.found, tuple(undone), tuple(findings))
 
 
 @dataclass(frozen=True, slots=True)

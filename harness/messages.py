@@ -38,12 +38,21 @@ class Waypoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where a training keeps its checkpoint, and after how many optimizer steps each."""
+
+    folder: str
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run for a worker: what to do, where its examples lie, and on which device.
 
     `model_folder` is the folder with weights and tokenizer; `train_file` is None for a zero-shot run. `measured` says
     that the figures of this run may be quoted: then the peak of its training is broken down. The adapter is saved to
-    `adapter_folder`, where one is given, once the run is over. A trial that may be pruned has `waypoints`.
+    `adapter_folder`, where one is given, once the run is over. A trial that may be pruned has `waypoints`. With
+    `checkpoints` a training keeps some, and goes on from the last one that an earlier start left.
     """
 
     spec: RunSpec
@@ -55,6 +64,7 @@ class Job:
     memory_limit: MemoryLimit | None = None
     adapter_folder: str | None = None
     waypoints: tuple[Waypoint, ...] = ()
+    checkpoints: Checkpoints | None = None
     kind: Literal["job"] = "job"
 
 
@@ -189,6 +199,20 @@ class PhaseEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """The training goes on after `step` of `steps`: the seconds that these took, in however many parts, and the highest
+    peaks that the worker itself could read."""
+
+    step: int
+    steps: int
+    seconds: float
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    host_rss_bytes: int | None
+    kind: Literal["resumed"] = "resumed"
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a phase stands; `loss` in nats per token, `tokens_per_second` of real tokens."""
 
@@ -252,6 +276,7 @@ Event = (
     Hello
     | PhaseStarted
     | PhaseEnded
+    | Resumed
     | Progress
     | Facts
     | Answers

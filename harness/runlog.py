@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from harness.gpu import GpuPeak
-from harness.messages import PHASES, Answer, Facts, Phase, PhaseEnded
-from harness.outcomes import Completed, Outcome
+from harness.messages import PHASES, Answer, Facts, Phase, PhaseEnded, Resumed
+from harness.outcomes import Completed, Outcome, Stopped
+from harness.resuming import SOURCE, whole
 from harness.scores import Scorer, Scores, quality
 from results.schema import (
     AdapterPart,
@@ -53,13 +54,19 @@ class RunLog:
     gpu: GpuPart | None = None
     forecast: ForecastPart = field(default_factory=ForecastPart)
     side_by_side: int = 1
+    # How the try before this one ended, where this one is its repetition.
+    retried: Stopped | None = None
+    # Where its training went on, if an earlier start had begun it.
+    resumed: Resumed | None = None
 
     def add_facts(self, facts: Facts) -> None:
         """Keeps facts by section."""
         self.facts.setdefault(facts.section, {}).update(facts.values)
 
     def add_phase(self, phase: PhaseEnded, peak: GpuPeak | None, energy: EnergyPart | None) -> None:
-        """Keeps a phase's figures, and what NVML read meanwhile."""
+        """Keeps a phase's figures, and what NVML read meanwhile: not of a training of which it saw a part alone."""
+        if self.resumed is not None and phase.phase == "train":
+            phase, peak, energy = whole(phase, self.resumed), None, None
         self.ended[phase.phase] = phase
         if peak is not None:
             self.peaks[phase.phase] = peak
@@ -96,6 +103,9 @@ class RunLog:
         """The record of the run; `seconds` from its start to its end as the conductor saw them."""
         spec = self.spec
         completed = isinstance(outcome, Completed)
+        resumed = self.resumed
+        # Nobody read the energy counter over all parts of a resumed run.
+        energy = self.energy_of_run if resumed is None else None
         error = (
             None
             if isinstance(outcome, Completed)
@@ -131,11 +141,12 @@ class RunLog:
             memory=Phases.model_validate({phase: self._memory(phase) for phase in PHASES}),
             forecast=self.forecast,
             seconds=Seconds(
-                **{phase: end.seconds for phase, end in self.ended.items() if not end.failed}, total=seconds
+                **{phase: end.seconds for phase, end in self.ended.items() if not end.failed},
+                total=seconds if resumed is None else seconds + resumed.seconds,
             ),
             tokens=Tokens.model_validate(self.facts.get("tokens", {})),
-            energy_j=None if self.energy_of_run is None else self.energy_of_run.joules,
-            energy_window_s=None if self.energy_of_run is None else self.energy_of_run.seconds,
+            energy_j=None if energy is None else energy.joules,
+            energy_window_s=None if energy is None else energy.seconds,
             energy=dict(self.energy),
             gpu=self.gpu,
             memory_limit_bytes=spec.memory_limit_bytes,
@@ -157,6 +168,10 @@ class RunLog:
         checks = dict(self.facts.get("checks", {}))
         checks["warm_worker"] = self.warm
         checks["side_by_side"] = self.side_by_side
+        if self.resumed is not None:
+            checks["resumed_from_step"] = self.resumed.step
+        if self.retried is not None:
+            checks["retried_after"] = asdict(self.retried)
         if completed:
             answers = [answer for answer, _ in self.answers]
             words = [len(answer.text.split()) for answer in answers]
@@ -172,6 +187,9 @@ class RunLog:
         if ended is None:
             return None
         peak = self.peaks.get(phase)
+        source = "host RSS (VmHWM)" if peak is None else f"NVML {peak.source}, {peak.samples} samples"
+        if self.resumed is not None and phase == "train":
+            source = SOURCE
         if self.warm:
             # Reserved bytes and the driver's view keep what earlier runs of the process took; allocated bytes do not.
             return MemoryPart(
@@ -186,7 +204,7 @@ class RunLog:
             process_bytes=None if peak is None else peak.process_bytes,
             device_bytes=None if peak is None else peak.device_bytes,
             host_rss_bytes=ended.host_rss_bytes,
-            source="host RSS (VmHWM)" if peak is None else f"NVML {peak.source}, {peak.samples} samples",
+            source=source,
             until_failure=ended.failed,
         )
 

@@ -20,8 +20,10 @@ from harness.messages import Device
 from harness.planning import StudyPlan, make_plan, print_plan
 from harness.prospects import Workload, foresee, known_records
 from harness.prospects_view import print_prospects
+from harness.resuming import no_checkpoints
 from harness.signals import Interrupted, interruptible
 from harness.specs import Specs
+from harness.unchanged import same_data
 from harness.view import make_view
 from harness.watching import usable_device
 from harness.workers import NoWorkers, Template
@@ -58,6 +60,10 @@ class RunOptions:
     gpus: int | None = 1
     # Runs at a time where a study runs on the CPU, which share its cores; None: two on two cores, at most four.
     cpu_workers: int | None = 1
+    # Optimizer steps between two checkpoints of a training; None: no checkpoints.
+    checkpoint_every: int | None = None
+    # Go on although a split is not the one that the recorded runs used.
+    new_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +235,12 @@ def run_grid(options: RunOptions, console: Console) -> Done:
         with interruptible(), held(folder):
             remove_unfinished(folder)
             seats = _seats(options.gpus, device, gpus) if device == "cuda" else _cpu_seats(options)
-            machine = Machine(device, gpus if device == "cuda" else None, environment(), seats)
+            every = _checkpoint_every(options, grid, device, console)
+            machine = Machine(device, gpus if device == "cuda" else None, environment(), seats, every)
             return _run(grid, folder, machine, options, console)
-    except (GridError, Refused, DataError) as error:
+    except (GridError, Refused, DataError, ModelUnavailable) as error:
         return Done(_say(console, error), None)
-    except (GpuError, ModelUnavailable, NoWorkers, ResultsError, StudyBusy) as error:
+    except (GpuError, NoWorkers, ResultsError, StudyBusy) as error:
         _say(console, error)
         return Done(1, None)
     except Interrupted as error:
@@ -276,6 +283,15 @@ def _cpu_seats(options: RunOptions) -> tuple[None, ...]:
     return (None,) * count
 
 
+def _checkpoint_every(options: RunOptions, grid: Grid, device: Device, console: Console) -> int | None:
+    every = options.checkpoint_every
+    reason = None if every is None else no_checkpoints(grid.training, device)
+    if reason is not None:
+        line = f"--checkpoint-every {every}: no checkpoints are kept: {reason}"
+        console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return every if reason is None else None
+
+
 def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions, console: Console) -> Done:
     if not folder.records.exists():
         # A study that has no run yet needs workers: their libraries are imported while the data are loaded.
@@ -283,6 +299,8 @@ def _run(grid: Grid, folder: StudyFolder, machine: Machine, options: RunOptions,
     loaded = load(grid.data)
     _notes(loaded, console)
     specs = Specs.of(grid, loaded.splits)
+    if not options.new_data:
+        same_data(grid.study, specs, read_records(folder).last.values())
     total = make_plan(grid, specs.confirm_count(), None).runs
     view = make_view(console, total)
     rates = Rates.of(known_records(options.results))
@@ -314,10 +332,11 @@ def _closing(finish: Finish, console: Console) -> None:
         say(f"nothing to run: all {finish.found} planned runs are recorded")
     else:
         say(f"{finish.made} runs made, {finish.found} found recorded, {len(finish.undone)} not done")
-    for line in finish.undone[:20]:
-        say(f"  not done: {line}")
-    if len(finish.undone) > 20:
-        say(f"  … and {len(finish.undone) - 20} more")
+    for name, lines in (("not done", finish.undone), ("finding", finish.findings)):
+        for line in lines[:20]:
+            say(f"  {name}: {line}")
+        if len(lines) > 20:
+            say(f"  … and {len(lines) - 20} more")
 
 
 def _say(console: Console, error: Exception) -> int:

@@ -8,9 +8,10 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.messages import Command, Device, Event, Hello, Job, ModelRequest, Raised, Rehearse, decode_command, encode
 
@@ -50,12 +51,20 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
     threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
     # tqdm's own lock is a semaphore shared between processes, which a worker that is killed would leave behind.
     importlib.import_module("tqdm").tqdm.set_lock(threading.RLock())
-    emit(_hello(device))
-    # Imported here and by name: the conductor imports this module too, and never loads torch.
-    session: Any = importlib.import_module("harness.engine.session").Session(emit)
+    try:
+        emit(_hello(device))
+        if device == "cuda":
+            # Where the template could not import it: while the first command is on its way.
+            importlib.import_module("harness.engine.session")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        # Whoever sends the first command must find somebody there, and be told.
+        commands.get()
+        _give_up(error, emit)
+    session: Any = None
     while True:
         command = commands.get()
         if isinstance(command, Job):
+            session = session or _session(emit)
             session.run(command)
         elif isinstance(command, ModelRequest):
             _prepare_model(command, emit)
@@ -63,6 +72,23 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
             importlib.import_module("harness.engine.rehearsing").rehearse_all(command, emit)
         else:
             emit(importlib.import_module("harness.engine.trying").try_precisions(command))
+
+
+def _session(emit: Emit) -> Any:
+    """Where runs are made. Imported here and by name: the conductor imports this module too, and never loads torch."""
+    try:
+        return importlib.import_module("harness.engine.session").Session(emit)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        # A library that cannot be imported fails the run; it is no death that another start would not see again.
+        _give_up(error, emit)
+
+
+def _give_up(error: Exception, emit: Emit) -> NoReturn:
+    """Says what was raised, in the log first: whoever hears of it ends this process at once."""
+    traceback.print_exc()
+    lines = str(error).strip().splitlines()
+    emit(Raised("failed", type(error).__name__, lines[0][:500] if lines else "", None))
+    sys.exit(1)
 
 
 def _listen(connection: Connection, commands: "queue.SimpleQueue[Command]") -> None:

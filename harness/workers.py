@@ -23,6 +23,8 @@ PRELOAD = ("harness.engine.preload", "harness.worker")
 ROOT = Path(__file__).resolve().parent.parent
 # Tries to start a worker, each with a template of its own where the one before has died.
 STARTS = 3
+# Seconds that a worker has to write its stacks: a busy machine takes its time.
+DUMP_WITHIN_S = 3.0
 
 
 class WorkerDied(RuntimeError):
@@ -188,9 +190,25 @@ class Worker:
             raise Silent
 
     def dump_stacks(self) -> None:
-        """Asks the worker to write the stacks of its threads to its log."""
-        os.kill(self.pid, signal.SIGUSR1)
-        time.sleep(0.2)
+        """Has the worker write the stacks of its threads to its log, and waits a while for them. A process that was
+        stopped takes no signal before it goes on."""
+        before = self._logged()
+        deadline = time.monotonic() + DUMP_WITHIN_S
+        try:
+            os.kill(self.pid, signal.SIGUSR1)
+            os.kill(self.pid, signal.SIGCONT)
+        except ProcessLookupError:
+            return
+        while self._logged() == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        # The first line is there; the others follow at once.
+        time.sleep(0.1)
+
+    def _logged(self) -> int:
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
 
     def dismiss(self) -> None:
         """Ends the process, whatever it is doing, and does not wait: a GPU takes its time to take back memory."""

@@ -7,7 +7,7 @@ from statistics import median
 from reports.decomposition import FEWEST
 from reports.evidence import ArmEvidence, Evidence
 from reports.figure_forecast import trained_arms
-from reports.remarks import shared_remark, side_by_side_remark
+from reports.remarks import resumed_remark, shared_remark, side_by_side_remark
 from reports.stats import single_arm_interval
 from results.schema import Record
 from study.metrics import CLAIMABLE, METRICS
@@ -101,6 +101,6 @@ def _caption(evidence: Evidence, metric: str, panels: Sequence[CostPanel]) -> st
     if any(panel.label.startswith("energy") for panel in panels):
         caption += " Energy is what the whole device drew in all phases of a run."
     shown = [record for arm in evidence.arms if arm.trains for record in arm.fresh_runs]
-    caption += shared_remark(shown) + side_by_side_remark(shown)
+    caption += shared_remark(shown) + side_by_side_remark(shown) + resumed_remark(shown)
     unfit = [one_line(arm.part.name) for arm in evidence.arms if arm.did_not_fit]
     return caption + (f" Did not fit in memory: {', '.join(unfit)}." if unfit else "")

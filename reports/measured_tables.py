@@ -10,7 +10,14 @@ from typing import get_args
 
 from reports.evidence import ArmEvidence, Evidence
 from reports.public_text import public_text
-from reports.remarks import engine_remark, paged_remark, shared_remark, side_by_side_remark
+from reports.remarks import (
+    engine_remark,
+    paged_remark,
+    resumed,
+    resumed_remark,
+    shared_remark,
+    side_by_side_remark,
+)
 from reports.tables import DID_NOT_FIT, GIB, MISSING, Cell, Column, Table, median_cell, number, unfit_cell
 from results.schema import Breakdown, MemoryPart, Phase, Record
 
@@ -81,7 +88,7 @@ def memory_table(evidence: Evidence) -> Table:
     )
     if not evidence.on_gpu:
         caption = "Medians over runs of the peak of each phase: the resident memory of the process, without a GPU."
-    caption += paged_remark(counted) + shared_remark(counted) + engine_remark(counted)
+    caption += paged_remark(counted) + shared_remark(counted) + resumed_remark(counted) + engine_remark(counted)
     return Table("memory", caption, columns, tuple(map(_memory_row, groups))).without_empty_columns()
 
 
@@ -219,7 +226,7 @@ def cost_table(evidence: Evidence) -> Table:
     if any(process_peak(record) is not None for record in counted):
         caption += " Process memory is the highest peak of any phase, as the driver counts it."
     rows = tuple(_cost_row(arm) for arm in evidence.arms)
-    caption += shared_remark(counted) + side_by_side_remark(counted) + engine_remark(counted)
+    caption += shared_remark(counted) + side_by_side_remark(counted) + resumed_remark(counted) + engine_remark(counted)
     return Table("cost", caption, columns, rows).without_empty_columns()
 
 
@@ -254,7 +261,10 @@ def joules_a_thousand(record: Record) -> float | None:
 
 
 def process_peak(record: Record) -> int | None:
-    """The highest peak of the process in any phase, as the driver counts it, in bytes; None where nothing could."""
+    """The highest peak of the process in any phase, as the driver counts it, in bytes; None where nothing could, or saw
+    a part of the training alone."""
+    if resumed(record):
+        return None
     parts = (phase_memory(record, phase) for phase in PHASES)
     return max(
         (part.process_bytes for part in parts if part is not None and part.process_bytes is not None), default=None

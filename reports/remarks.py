@@ -32,6 +32,24 @@ def side_by_side_remark(records: Iterable[Record]) -> str:
     return f" Up to {most} runs were made at a time on one host, which their times show." if most > 1 else ""
 
 
+def resumed(record: Record) -> bool:
+    """Whether a run's training was made in parts, from a checkpoint on."""
+    # Checks are free-form, also in records that came from elsewhere.
+    return type(record.checks.get("resumed_from_step")) is int
+
+
+def resumed_remark(records: Iterable[Record]) -> str:
+    """The end of a caption: whether any training behind it was made in parts; empty where none was."""
+    count = len({record.run_id for record in records if resumed(record)})
+    if not count:
+        return ""
+    return (
+        f" {count} of these runs {'was' if count == 1 else 'were'} interrupted and went on from a checkpoint: training "
+        "time is the sum of the parts, with a warm-up in each, memory the highest that the worker read in any part; "
+        "energy and process memory were not taken."
+    )
+
+
 def engine_remark(records: Iterable[Record]) -> str:
     """The end of a caption: which arms were computed without a lever that others had, and why; empty where none was."""
     missing: dict[tuple[str, str], set[str]] = {}

@@ -8,6 +8,9 @@ from pathlib import Path
 DEFAULT_RESULTS = Path("results/data")
 # As a grid may name a study: it becomes a folder's name, and is never a path.
 _STUDY = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
+_RUN_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+# How the name of a checkpoint ends that cannot be used, and is kept for a look until its run is over.
+SET_ASIDE = ".unusable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,21 @@ class StudyFolder:
     def adapter(self, run_id: str) -> Path:
         """A run's adapter as PEFT keeps it: adapter_config.json and adapter_model.safetensors."""
         return self.root / "adapters" / run_id
+
+    @property
+    def checkpoints(self) -> Path:
+        """What trainings that were broken off go on from, a folder each; a run that is over has none."""
+        return self.root / "checkpoints"
+
+    def checkpoint(self, run_id: str) -> Path:
+        """A run's checkpoint.
+
+        Raises:
+            ValueError: that is no run id, and might be a path.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            raise ValueError(f"{run_id!r} is no run id")
+        return self.checkpoints / run_id
 
     def external(self, name: str, seed: int) -> Path:
         """The predictions of a system from elsewhere, as its training seed wrote them."""

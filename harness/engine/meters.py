@@ -22,6 +22,7 @@ class PhaseMeter:
         self._fresh = fresh
         # Seconds of the phase that is running which are the measurement's own, and are not counted.
         self.excluded_s = 0.0
+        self._began = 0.0
         self._emit = emit
         self.phase: Phase | None = None
 
@@ -33,28 +34,28 @@ class PhaseMeter:
         self.excluded_s = 0.0
         self._reset()
         self._emit(PhaseStarted(phase))
-        start = time.monotonic()
+        self._began = time.monotonic()
         try:
             yield
             self._synchronise()
         except BaseException:
-            self._end(phase, time.monotonic() - start, failed=True)
+            self._emit(self.reading(phase, failed=True))
             raise
-        self._end(phase, time.monotonic() - start, failed=False)
+        self._emit(self.reading(phase))
         self.phase = None
 
-    def _end(self, phase: Phase, seconds: float, *, failed: bool) -> None:
+    def reading(self, phase: Phase, *, failed: bool = False) -> PhaseEnded:
+        """What the phase that is running would be if it ended now; the device is not waited for."""
+        seconds = time.monotonic() - self._began
         # The allocator's counters are the host's own: they can be read after any failure of the device.
         on_gpu = self._device == "cuda"
-        self._emit(
-            PhaseEnded(
-                phase=phase,
-                seconds=max(0.0, seconds - self.excluded_s),
-                allocated_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
-                reserved_bytes=torch.cuda.max_memory_reserved() if on_gpu else None,
-                host_rss_bytes=host_rss_peak_bytes(),
-                failed=failed,
-            )
+        return PhaseEnded(
+            phase=phase,
+            seconds=max(0.0, seconds - self.excluded_s),
+            allocated_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
+            reserved_bytes=torch.cuda.max_memory_reserved() if on_gpu else None,
+            host_rss_bytes=host_rss_peak_bytes(),
+            failed=failed,
         )
 
     def _synchronise(self) -> None:

@@ -5,11 +5,16 @@ imports it) asks the driver for the GPU's compute capability while it is importe
 there is a GPU.
 """
 
+import atexit
 import importlib
 import logging
+import os
 
 import torch
 
+# The template has nothing to put away. Taking all of this apart took 2 to 5 s on a busy machine, by which it outlived
+# the conductor.
+atexit.register(os._exit, 0)
 # bitsandbytes misses an optional CPU kernel, which the engine does not use (see harness.engine.loading).
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

@@ -1,7 +1,12 @@
 """What a worker does with a job: load, prepare, train, evaluate, and say so as it goes."""
 
+import errno
+import importlib.metadata
 import math
-from collections.abc import Callable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +15,10 @@ import torch
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, save
 from harness.engine.batches import evaluation_plan, loss_plan
 from harness.engine.census import Census
+from harness.engine.checkpoints import CheckpointFiles, Measured, Page
 from harness.engine.encoding import Encoded, Encodings
 from harness.engine.generating import Writer, Written
+from harness.engine.keeping import Beside, Keeper
 from harness.engine.limiting import play_card
 from harness.engine.loading import (
     TORCH_DTYPES,
@@ -25,7 +32,7 @@ from harness.engine.loading import (
 from harness.engine.meters import PhaseMeter
 from harness.engine.stepping import Diverged
 from harness.engine.training import Recipe, train, validation_loss
-from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised
+from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised, Resumed
 from harness.pruning import WAYPOINTS, Pruned, Watch
 from study.arms import Dtype
 from study.models import ModelSpec
@@ -58,13 +65,17 @@ class Session:
             self._emit(Raised("diverged", "Diverged", str(error), meter.phase))
         except Pruned as error:
             self._emit(Raised("pruned", "Pruned", str(error), meter.phase))
-        except MemoryError as error:
-            self._emit(Raised("out_of_memory", "MemoryError", str(error) or "host memory", meter.phase))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and ends this process's use
+            if host_out_of_memory(error):
+                told = f"the host has no memory left: {_first_line(error)}"
+                self._emit(Raised("out_of_memory", "MemoryError", told, meter.phase))
+                return
             outcome: Literal["out_of_memory", "failed"] = "out_of_memory" if out_of_memory(error) else "failed"
+            # To the log, and before a word is said of it: whoever hears that ends this process at once.
+            traceback.print_exc()
             self._emit(Raised(outcome, type(error).__name__, _first_line(error), meter.phase))
             if outcome == "failed":
-                raise
+                sys.exit(1)
         else:
             self._emit(Finished(loss))
 
@@ -120,11 +131,11 @@ class Session:
             watch.step(step, steps, loss)
 
         watch = Watch(job.waypoints)
-        census = Census() if job.measured and job.device == "cuda" else None
+        following = _Following(self._emit, meter, watch, job)
         try:
             with meter.measure("train"):
-                trained = train(base, adapter, examples, recipe, on_step, census)
-                meter.excluded_s = 0.0 if census is None else census.seconds
+                trained = train(base, adapter, examples, recipe, on_step, following.beside)
+                meter.excluded_s = following.beside.seconds
         except Pruned:
             # The base is whole, and serves the next trial.
             detach(adapter)
@@ -132,7 +143,7 @@ class Session:
         finally:
             if watch.values:
                 self._emit(Facts("checks", {WAYPOINTS: watch.values}))
-        parts = None if census is None else census.parts()
+        parts = following.breakdown()
         if parts is not None:
             self._emit(Facts("breakdown", parts))
         self._emit(
@@ -190,6 +201,61 @@ class Session:
         return loss
 
 
+class _Following:
+    """What goes on beside the training of a job, and what is said of it."""
+
+    def __init__(self, emit: Emit, meter: PhaseMeter, watch: Watch, job: Job) -> None:
+        self._emit = emit
+        self._meter = meter
+        self._watch = watch
+        self._breakdown: dict[str, int] | None = None
+        self._told: set[str] = set()
+        keeper = None
+        if job.checkpoints is not None:
+            files = CheckpointFiles(Path(job.checkpoints.folder), job.spec.run_id, _made_on(job))
+            keeper = Keeper(files, job.checkpoints.every, self)
+        self.beside = Beside(Census() if job.measured and job.device == "cuda" else None, keeper)
+
+    def measured(self) -> Measured:
+        """Seconds and peaks of this part so far."""
+        self._meter.excluded_s = self.beside.seconds
+        now = self._meter.reading("train")
+        return Measured(
+            seconds=now.seconds,
+            allocated_bytes=now.allocated_bytes,
+            reserved_bytes=now.reserved_bytes,
+            host_rss_bytes=now.host_rss_bytes,
+        )
+
+    def breakdown(self) -> dict[str, int] | None:
+        """What the peak of the first step consists of, in whichever part that was made."""
+        if self._breakdown is None and self.beside.census is not None:
+            self._breakdown = self.beside.census.parts()
+        return self._breakdown
+
+    def resumed(self, page: Page) -> None:
+        """Says from where the training goes on, and has its losses pass their waypoints again."""
+        was = page.measured
+        self._breakdown = page.breakdown
+        self._emit(
+            Resumed(page.step, page.steps, was.seconds, was.allocated_bytes, was.reserved_bytes, was.host_rss_bytes)
+        )
+        for step, loss in enumerate(page.tally.losses, start=1):
+            self._watch.step(step, page.steps, loss)
+
+    def failed(self, what: str, why: str) -> None:
+        """Says once what became of a checkpoint."""
+        if what not in self._told:
+            self._told.add(what)
+            self._emit(Facts("checks", {what: why}))
+
+
+def _made_on(job: Job, packages: Iterable[str] = ("torch", "transformers", "peft", "bitsandbytes")) -> dict[str, str]:
+    """What the numbers of a training depend on that its run id does not hold."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return versions | {"device": torch.cuda.get_device_name() if job.device == "cuda" else "cpu"}
+
+
 def _finite(loss: float | None) -> float:
     if loss is None or not math.isfinite(loss):
         # The last step may have done it, or the weights as they came.
@@ -217,6 +283,13 @@ def out_of_memory(error: Exception) -> bool:
     """Whether the GPU had no memory left: the allocator says so itself; on a small card the driver or cuBLAS may."""
     told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)
+
+
+def host_out_of_memory(error: Exception) -> bool:
+    """Whether the machine, or this process's share of it, had no memory left: libraries say so in the system's words,
+    torch's allocator in its own."""
+    told = (os.strerror(errno.ENOMEM), "DefaultCPUAllocator: can't allocate memory", "std::bad_alloc")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in told)
 
 
 def _first_line(error: BaseException) -> str:

@@ -56,7 +56,8 @@ class Stepper:
         self._places = places
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         self._peak_rate = float(optimizer.param_groups[0]["lr"])
-        self._skipped = 0
+        # Updates in a row that fp16's scaling has left out.
+        self.skipped = 0
         self._held = False
 
     def gathered(self, examples: Sequence[Encoded]) -> list[Batch]:
@@ -142,10 +143,10 @@ class Stepper:
 
     def _watch(self, norm: float) -> None:
         if math.isfinite(norm):
-            self._skipped = 0
+            self.skipped = 0
             return
-        self._skipped += 1
-        if not self._scaler.is_enabled() or self._skipped > self.SKIPS:
+        self.skipped += 1
+        if not self._scaler.is_enabled() or self.skipped > self.SKIPS:
             raise Diverged(f"the gradient norm is {norm}")
 
 

@@ -13,11 +13,14 @@ from harness.engine.adapting import Adapter
 from harness.engine.attention import unmasked
 from harness.engine.batches import TrainingPlan, logit_places, step_count, training_plan
 from harness.engine.batching import Batch, collate
-from harness.engine.census import Census, counted
+from harness.engine.census import counted
+from harness.engine.checkpoints import Tally
 from harness.engine.encoding import Encoded
 from harness.engine.fusing import fused, unfusable
 from harness.engine.graphs import Captured, Crowded, obstacle, side_stream
+from harness.engine.keeping import Beside
 from harness.engine.loading import Base, asks_the_host
+from harness.engine.restoring import Live
 from harness.engine.sharing import SharedInput
 from harness.engine.stepping import Stepper, make_state, optimizer_for, summed_loss
 from study.settings import EngineSettings, Training
@@ -26,6 +29,7 @@ from study.settings import EngineSettings, Training
 _REDONE_AT_MOST = 4
 # A step's loss, its number (from 1), the number of steps, and real tokens per second so far.
 OnStep = Callable[[int, int, float, float], None]
+NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,14 @@ def train(
     examples: Sequence[Encoded],
     recipe: Recipe,
     on_step: OnStep,
-    census: Census | None = None,
+    beside: Beside = NOTHING,
 ) -> Trained:
     """Trains the adapter in place.
 
     The loss of a step is the mean over all learned tokens of its batch, also when the batch is split into
     micro-batches of different lengths. The first step, which holds the longest batch and therefore the peak of memory,
-    is counted into `census` where one is given (GPU only).
+    is counted into the census `beside` where there is one (GPU only). Where checkpoints are kept, the training goes on
+    from the last one, if it has any, to the same adapter as without a break.
 
     Raises:
         Diverged: a loss or a gradient norm that is not finite (with fp16 scaling, only when it persists).
@@ -112,7 +117,6 @@ def train(
     scaler = torch.amp.GradScaler(base.device, enabled=base.dtype == torch.float16)
     places = logit_places(plan, [(e.length, len(_learned(e, training))) for e in examples], training)
     torch.manual_seed(recipe.seed + 1)
-    first = nullcontext() if census is None else counted(base, adapter, optimizer, census)
     try:
         with (
             fused(model, on=bool(training.engine.fused), inputs=inputs) as no_fused,
@@ -120,14 +124,21 @@ def train(
             side_stream(on=no_graphs is None),
         ):
             stepper = Stepper(base, model, optimizer, scaler, training, places if base.device == "cuda" else None)
+            live = Live(model, optimizer, scaler, stepper, base.device)
+            page = None if beside.keeper is None else beside.keeper.put_back(live, count)
+            tally = Tally() if page is None else page.tally
+            no_graphs = no_graphs or tally.given_up
             if no_graphs is None:
                 stepper.hold_gradients()
             largest = _largest(places)
             captured = None
             if no_graphs is None and largest is not None:
                 captured = Captured(stepper.compute, stepper.update, largest, inputs)
+            # What a later step holds is not the peak of the training.
+            census = beside.census if page is None else None
+            first = nullcontext() if census is None else counted(base, adapter, optimizer, census)
             loop = _Loop(stepper, examples, recipe, on_step, captured, no_graphs)
-            return loop.run(plan, first, no_fused)
+            return loop.run(plan, first, no_fused, tally, lambda: beside.step_made(live, tally, count))
     finally:
         set_checkpointing(base.model, on=False)
         model.eval()
@@ -168,37 +179,55 @@ class _Loop:
         self._on_step = on_step
         self._captured = captured
         self._no_graphs = no_graphs
-        self._redone = 0
+        self._tally = Tally()
 
-    def run(self, plan: TrainingPlan, first: AbstractContextManager[None], no_fused: str | None) -> Trained:
-        losses: list[float] = []
-        tokens = completion = padding = warm_tokens = 0
-        warm_seconds = 0.0
+    def run(
+        self,
+        plan: TrainingPlan,
+        first: AbstractContextManager[None],
+        no_fused: str | None,
+        tally: Tally,
+        step_made: Callable[[], None],
+    ) -> Trained:
+        """Makes the steps that `tally` has not counted yet."""
+        self._tally = tally
+        made, known_tokens = len(tally.losses), tally.tokens
         start = last = time.monotonic()
         steps = [[self._examples[index] for index in indices] for indices in plan.steps]
-        batches = self._stepper.gathered(steps[0])
-        for number, chosen in enumerate(steps, start=1):
+        batches = self._stepper.gathered(steps[made]) if made < len(steps) else []
+        for number, chosen in enumerate(steps[made:], start=made + 1):
             known = self._captured.shapes if self._captured else 0
             self._stepper.set_rate(rate_factor(number - 1, len(steps), self._recipe.training))
-            with first if number == 1 else nullcontext():
-                finish = self._launch(batches, outside=number == 1)
+            with first if number == made + 1 else nullcontext():
+                finish = self._launch(batches, outside=number == made + 1)
                 following = self._stepper.gathered(steps[number]) if number < len(steps) else []
                 loss = finish()
-            losses.append(loss)
+            tally.losses.append(loss)
             now = time.monotonic()
             real = sum(batch.tokens for batch in batches)
-            tokens += real
-            completion += sum(len(example.completion) for example in chosen)
-            padding += sum(batch.padding for batch in batches)
-            if number == 1 or (self._captured and self._captured.shapes > known):
+            tally.tokens += real
+            tally.completion += sum(len(example.completion) for example in chosen)
+            tally.padding += sum(batch.padding for batch in batches)
+            if number == made + 1 or (self._captured and self._captured.shapes > known):
                 # The loss was read, so that the device is done with the step.
-                warm_seconds, warm_tokens = warm_seconds + now - last, warm_tokens + real
-            last = now
-            self._on_step(number, len(steps), loss, tokens / max(now - start, 1e-9))
+                tally.warm_seconds += now - last
+                tally.warm_tokens += real
+            tally.captured = max(tally.captured, self._captured.shapes) if self._captured else 0
+            self._on_step(number, len(steps), loss, (tally.tokens - known_tokens) / max(now - start, 1e-9))
+            step_made()
+            last = time.monotonic()
             batches = following
-        captured = self._captured.shapes if self._captured else 0
-        levers = Levers(no_fused, self._no_graphs, captured, self._redone)
-        return Trained(tuple(losses), len(steps), tokens, completion, padding, warm_seconds, warm_tokens, levers)
+        levers = Levers(no_fused, self._no_graphs, tally.captured, tally.redone)
+        return Trained(
+            tuple(tally.losses),
+            len(steps),
+            tally.tokens,
+            tally.completion,
+            tally.padding,
+            tally.warm_seconds,
+            tally.warm_tokens,
+            levers,
+        )
 
     def _launch(self, batches: Sequence[Batch], *, outside: bool) -> Callable[[], float]:
         """Starts a step; what comes back waits for its loss. The first step, which loads kernels and holds the peak
@@ -210,9 +239,9 @@ class _Loop:
             return self._stepper.reader(*self._captured.launch(batches))
         except Crowded:
             # Made again, the step shows how much room is needed.
-            self._redone += 1
+            self._tally.redone += 1
             self._captured.forget()
-            if self._redone == _REDONE_AT_MOST:
+            if self._tally.redone == _REDONE_AT_MOST:
                 self._give_graphs_up("LLM.int8 met more outlier columns than captured steps have room for")
             self._stepper.forget_gradients()
             return self._launch(batches, outside=True)
@@ -224,7 +253,7 @@ class _Loop:
             return self._launch(batches, outside=True)
 
     def _give_graphs_up(self, reason: str) -> None:
-        self._no_graphs = reason
+        self._no_graphs = self._tally.given_up = reason
         self._captured = None
         self._stepper.release_gradients()
         torch.cuda.synchronize()

@@ -1,9 +1,14 @@
-"""Worker processes as they are started."""
+"""Worker processes as they are started, and what they say when they hang."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any, cast
 
+from harness.workers import Worker
 from tests.integration.commands import ROOT, environment
 
 MAIN = """
@@ -33,3 +38,34 @@ def test_a_worker_does_not_import_the_conductor_s_main_module(tmp_path: Path) ->
     main.write_text(MAIN.format(seen=str(seen), log=str(tmp_path / "worker.log")))
     subprocess.run([sys.executable, str(main)], cwd=ROOT, env=environment(), check=True, timeout=120)
     assert seen.read_text().split() == ["__main__"]
+
+
+HANGS = """
+import faulthandler, signal, sys, time
+faulthandler.register(signal.SIGUSR1, sys.stderr)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+class Held:
+    """A process as `Worker` holds it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.pid = process.pid
+
+
+def test_a_stopped_process_writes_its_stacks_too(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with log.open("wb") as file, subprocess.Popen([sys.executable, "-c", HANGS], stdout=file, stderr=file) as process:
+        while b"ready" not in log.read_bytes():
+            time.sleep(0.02)
+        worker = Worker(Held(process), cast(Any, None), log)
+        os.kill(process.pid, signal.SIGSTOP)
+        worker.dump_stacks()
+        assert b"most recent call first" in log.read_bytes()
+        process.kill()
+    # One that is gone by then is not waited for.
+    began = time.monotonic()
+    Worker(Held(process), cast(Any, None), log).dump_stacks()
+    assert time.monotonic() - began < 1.0

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from reports.remarks import engine_remark, side_by_side_remark
+from reports.remarks import engine_remark, resumed_remark, side_by_side_remark
 
 ON = {"fused": True, "fused_not": None, "cuda_graphs": 7, "cuda_graphs_not": None}
 
 
 def seen(arm: str, **checks: Any) -> Any:
-    return SimpleNamespace(arm=arm, checks=checks)
+    return SimpleNamespace(arm=arm, checks=checks, run_id=arm)
 
 
 @pytest.mark.parametrize(("counts", "said"), [((1, 1), ""), ((None, 1), ""), ((1, 3, 2), "Up to 3 runs")])
@@ -34,7 +34,15 @@ def test_what_no_arm_had_is_no_difference_and_old_records_say_nothing() -> None:
     assert engine_remark([]) == ""
 
 
+def test_runs_that_went_on_from_a_checkpoint_are_told() -> None:
+    records = [seen("lora", resumed_from_step=40), seen("lora", resumed_from_step=40), seen("qlora")]
+    assert resumed_remark(records).startswith(" 1 of these runs was interrupted and went on from a checkpoint: ")
+    assert resumed_remark([*records, seen("int8", resumed_from_step=8)]).startswith(" 2 of these runs were ")
+    assert resumed_remark([seen("qlora")]) == ""
+
+
 @pytest.mark.parametrize("odd", ["many", 2.5, [3], {"a": 1}, True])
 def test_checks_of_any_form_are_no_reason_to_fail(odd: object) -> None:
     assert side_by_side_remark([seen("lora", side_by_side=odd)]) == ""
+    assert resumed_remark([seen("lora", resumed_from_step=odd)]) == ""
     assert engine_remark([seen("lora", engine=odd)]) == ""
