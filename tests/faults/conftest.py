@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.kills import Undisturbed, grid_text, undisturbed
+from tests.faults.starts import Undisturbed, grid_text, undisturbed
 
 
 @pytest.fixture(scope="session")

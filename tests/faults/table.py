@@ -1,7 +1,8 @@
 """Makes every fault as often as the whole test does and writes what came of it: `python -m tests.faults.table`.
 
-Writes the table of kills in docs/faults.md, between its two marks; what else stands there stays. `--share 0.1` makes a
-tenth of the injections (at least one of each kind): the table says how many were made.
+Writes the tables of kills and of outcomes in docs/faults.md, each between its two marks; what else stands there stays.
+`--share 0.1` makes a tenth of the kills (at least one of each kind): the table says how many were made. `--only
+outcomes` writes one table alone.
 """
 
 import argparse
@@ -14,12 +15,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.kills import Campaign, Row, grid_text, undisturbed
-from tests.faults.test_kills import SEED, WHOLE
+from tests.faults.kills import Campaign, Row
+from tests.faults.outcomes import Outcome, every_study, outcomes
+from tests.faults.starts import grid_text, undisturbed
+from tests.faults.test_kills import AIMED, SEED, WHOLE
 from tests.integration.commands import ROOT, run
 
 FILE = ROOT / "docs" / "faults.md"
-BEGIN, END = "<!-- kills: written by python -m tests.faults.table -->", "<!-- end of kills -->"
+KILLS = ("<!-- kills: written by python -m tests.faults.table -->", "<!-- end of kills -->")
+OUTCOMES = ("<!-- outcomes: written by python -m tests.faults.table -->", "<!-- end of outcomes -->")
 HEAD = (
     "fault",
     "injections",
@@ -53,47 +57,81 @@ def as_text(rows: Sequence[Row], writers: dict[str, int], about: str) -> str:
     moments = sum((row.moments for row in rows), Counter[str]())
     at = ", ".join(f"{count} in {name}" for name, count in sorted(moments.items()))
     intro = f"{sum(row.injections for row in rows)} injections into {about}. Moments: {at}."
-    return f"{BEGIN}\n{intro}\n\n{as_table(rows, writers)}\n{END}"
+    return f"{intro}\n\n{as_table(rows, writers)}"
 
 
-def written(old: str, part: str) -> str:
-    """The file with its table replaced, or put at its end."""
-    if BEGIN not in old or END not in old:
+def as_outcomes(rows: Sequence[Outcome]) -> str:
+    """The table of outcomes, as Markdown."""
+    lines = [
+        "The exit code is that of a study in which this fault alone happens: 1 where a run is listed as not done, or "
+        "as a finding, which no start makes again.",
+        "",
+        "| fault | outcome, error | retried | the study went on | exit code |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {row.fault} | {row.outcome} | {row.retries} | {row.others} | {row.code} |" for row in rows]
+    return "\n".join(lines)
+
+
+def written(old: str, part: str, marks: tuple[str, str]) -> str:
+    """The file with what stands between two marks replaced, or put at its end."""
+    begin, end = marks
+    part = f"{begin}\n{part}\n{end}"
+    if begin not in old or end not in old:
         return (old.rstrip() + "\n\n" if old.strip() else "# Faults\n\n") + part + "\n"
-    return old[: old.index(BEGIN)] + part + old[old.index(END) + len(END) :]
+    return old[: old.index(begin)] + part + old[old.index(end) + len(end) :]
+
+
+def kills(root: Path, share: float, seed: int) -> tuple[str, bool]:
+    """Makes the kills: the table of them, and whether nothing was lost, doubled, left behind or changed."""
+    began = time.monotonic()
+    grid = root / "grid.yaml"
+    grid.write_text(grid_text(whole=True))
+    reference = undisturbed(grid, root / "undisturbed")
+    campaign = Campaign(reference, root, seed)
+    rows = []
+    made = 0
+    for name, whole in WHOLE.items():
+        count = max(1, math.ceil(whole * share))
+        made += count
+        rows += campaign.run([name] * count)
+        print(rows[-1], flush=True)
+    for turn, (name, phase, arguments, whole) in enumerate(AIMED):
+        count = max(1, math.ceil(whole * share))
+        aimed = Campaign(reference, root / f"aimed-{turn}", seed + turn, phase=phase, arguments=arguments)
+        rows += aimed.run([name] * count)
+        print(rows[-1], flush=True)
+    writers = json.loads(run("-m", "tests.faults.appending", str(root / "writers"), str(made), str(seed)).stdout)
+    print(writers)
+    minutes = (time.monotonic() - began) / 60
+    about = f"studies of {len(reference.records)} runs, seed {seed}, in {minutes:.0f} minutes"
+    clean = all(row.clean for row in rows) and not writers["lost"] + writers["doubled"] + writers["damaged"]
+    return as_text(rows, writers, about), clean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes: 0 nothing was lost, doubled, left behind or changed; 1 something was, and is printed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.table", description="Kills, and the table of them.")
-    parser.add_argument("--share", type=float, default=1.0, metavar="F", help="of the whole number of injections (1)")
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.table", description="Faults, and the tables of them.")
+    parser.add_argument("--share", type=float, default=1.0, metavar="F", help="of the whole number of kills (1)")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N")
+    parser.add_argument("--only", choices=("kills", "outcomes"), help="write this table alone")
     parser.add_argument("--file", type=Path, default=FILE, metavar="FILE", help="what to write (docs/faults.md)")
     parsed = parser.parse_args(arguments)
-    counts = {name: max(1, math.ceil(count * parsed.share)) for name, count in WHOLE.items()}
-    began = time.monotonic()
+    clean = True
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        grid = root / "grid.yaml"
-        grid.write_text(grid_text(whole=True))
-        reference = undisturbed(grid, root / "undisturbed")
-        campaign = Campaign(reference, root, parsed.seed)
-        rows = []
-        for name, count in counts.items():
-            rows += campaign.run([name] * count)
-            print(rows[-1], flush=True)
-        writers = json.loads(
-            run(
-                "-m", "tests.faults.appending", str(root / "writers"), str(sum(counts.values())), str(parsed.seed)
-            ).stdout
-        )
-        print(writers)
-    old = parsed.file.read_text(encoding="utf-8") if parsed.file.exists() else ""
-    minutes = (time.monotonic() - began) / 60
-    about = f"studies of {len(reference.records)} runs, seed {parsed.seed}, in {minutes:.0f} minutes"
-    parsed.file.write_text(written(old, as_text(rows, writers, about)), encoding="utf-8")
-    clean = all(row.clean for row in rows) and not writers["lost"] + writers["doubled"] + writers["damaged"]
+        if parsed.only != "kills":
+            rows = [row for found in every_study(root / "outcomes") for row in outcomes(found)]
+            _write(parsed.file, as_outcomes(rows), OUTCOMES)
+        if parsed.only != "outcomes":
+            part, clean = kills(root, parsed.share, parsed.seed)
+            _write(parsed.file, part, KILLS)
     return 0 if clean else 1
+
+
+def _write(file: Path, part: str, marks: tuple[str, str]) -> None:
+    old = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(written(old, part, marks), encoding="utf-8")
 
 
 if __name__ == "__main__":

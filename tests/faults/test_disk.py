@@ -11,7 +11,8 @@ import pytest
 
 from results.layout import StudyFolder
 from results.store import RecordStore, ResultsError, read_records
-from tests.faults.kills import STUDY, Place, Start, Undisturbed, completed, differing, grid_text
+from tests.faults.comparing import differing
+from tests.faults.starts import STUDY, Place, Start, Undisturbed, completed, grid_text
 from tests.integration.commands import ROOT, command, environment
 from tests.unit.results.records import confirm
 

@@ -12,12 +12,10 @@ import pytest
 
 from results.layout import StudyFolder
 from results.store import RecordStore, read_records
-from tests.faults.kills import (
-    FAULTS,
+from tests.faults.kills import FAULTS, Campaign, Phase, Row
+from tests.faults.starts import (
     GONE_WITHIN_S,
-    Campaign,
     Place,
-    Row,
     Start,
     Undisturbed,
     grid_text,
@@ -31,6 +29,21 @@ from tests.unit.results.records import confirm
 SEED = 20261124
 # At least 100 moments for those that kill, and some for those that ask.
 WHOLE = {"conductor": 40, "both": 30, "worker": 30, "template": 10, "interrupt": 15, "terminate": 10, "preempt": 15}
+TWO_SEATS = ("--cpu-workers", "2")
+# The same where two runs are made at a time, and at moments that chance seldom finds: a fault, when, with which
+# arguments, how often.
+AIMED: tuple[tuple[str, Phase | None, tuple[str, ...], int], ...] = (
+    ("conductor", None, TWO_SEATS, 10),
+    ("worker", None, TWO_SEATS, 10),
+    ("both", None, TWO_SEATS, 10),
+    ("preempt", None, TWO_SEATS, 5),
+    ("worker", "confirm", (), 10),
+    ("conductor", "confirm", (), 10),
+    ("worker", "confirm", TWO_SEATS, 10),
+    ("both", "confirm", TWO_SEATS, 10),
+    ("conductor", "write", (), 15),
+    ("both", "write", TWO_SEATS, 10),
+)
 
 
 def assert_clean(rows: list[Row], injections: int) -> None:
@@ -42,6 +55,31 @@ def assert_clean(rows: list[Row], injections: int) -> None:
 def test_five_kills_at_random_moments_change_nothing_but_times(reference: Undisturbed, tmp_path: Path) -> None:
     rows = Campaign(reference, tmp_path, SEED).run(["worker", "worker", "conductor", "both", "conductor"])
     assert_clean(rows, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "faults"),
+    [("confirm", ["conductor", "both"]), pytest.param("write", ["both", "conductor"], marks=pytest.mark.faults)],
+)
+def test_kills_of_two_runs_at_a_time_change_nothing_but_times(
+    reference: Undisturbed, tmp_path: Path, phase: Phase, faults: list[str]
+) -> None:
+    rows = Campaign(reference, tmp_path, SEED, phase=phase, arguments=TWO_SEATS).run(faults)
+    assert_clean(rows, len(faults))
+    if phase == "confirm":
+        assert sum((row.moments for row in rows), Counter[str]()) == {"confirm": len(faults)}
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(4 * 3600)
+def test_aimed_kills_change_nothing_but_times(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(grid_text(whole=True))
+    found = undisturbed(grid, tmp_path / "undisturbed")
+    for turn, (name, phase, arguments, count) in enumerate(AIMED):
+        campaign = Campaign(found, tmp_path / str(turn), SEED + turn, phase=phase, arguments=arguments)
+        assert_clean(campaign.run([name] * count), count)
 
 
 @pytest.mark.faults

@@ -18,7 +18,7 @@ import pytest
 from harness.lock import StudyBusy, held
 from results.layout import StudyFolder
 from results.store import ResultsError, read_records
-from tests.faults.kills import Place, Start, grid_text, hit, lock_is_free
+from tests.faults.starts import Place, Start, grid_text, hit, lock_is_free
 from tests.integration.commands import ROOT, command, environment
 
 HOLD = """

@@ -158,7 +158,9 @@ def test_no_file_that_holds_code_or_a_pickle_is_downloaded(monkeypatch: pytest.M
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    model_folder("owner/name", "main", "cpu")
+    # There is nothing in the folder, which it says.
+    with pytest.raises(ModelError, match=r"no config\.json in that folder"):
+        model_folder("owner/name", "main", "cpu")
     for name in ("modeling.py", "pytorch_model.bin", "model.pt", "x.pkl", "x.pickle", "x.pth", "x.ckpt", "x.npy"):
         assert not any(fnmatch(name, pattern) for pattern in asked["allow_patterns"]), name
 
