@@ -68,9 +68,11 @@ def alone(
 
 
 def furthest(one: Matrices, other: Matrices) -> float:
+    """The largest distance of two matrices, in units of their size. Of single numbers it would say little: AdamW moves
+    one whose gradient is next to nothing as far as any other, in a direction that rounding decides."""
     assert set(one) == set(other)
     pairs = [pair for path in one for pair in zip(one[path], other[path], strict=True)]
-    return max(float((first - second).abs().max()) for first, second in pairs)
+    return max(float((first - second).norm() / second.norm()) for first, second in pairs)
 
 
 @pytest.mark.parametrize("method", [Method.LORA, Method.RSLORA])
@@ -85,7 +87,7 @@ def test_stacked_trials_have_the_losses_and_weights_of_separate_runs(
     for number, trial in enumerate(TRIALS):
         matrices, expected = alone(base, arm, trial, encoded, SETTINGS)
         assert losses[number] == pytest.approx(expected, abs=1e-5)
-        assert furthest(stack.adapter(number), matrices) < 1e-5
+        assert furthest(stack.adapter(number), matrices) < 3e-5
     assert all(own[-1] < own[0] - 0.1 for own in losses)
 
 
