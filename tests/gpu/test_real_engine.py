@@ -108,6 +108,7 @@ def test_int8_steps_with_too_little_room_for_outliers_are_made_again(monkeypatch
     assert made_again.losses == pytest.approx(single.losses, rel=5e-3)
     # Where it never sees what it needs, it gives graphs up, says so, and goes on.
     blind = 10**6
+    monkeypatch.setattr(sharing, "LEAST_ROOM", 1)
     given_up = fitted(base, Precision.INT8, wide)
     assert given_up.levers.captured == 0
     assert "more outlier columns" in str(given_up.levers.no_graphs)
