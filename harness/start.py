@@ -15,7 +15,6 @@ from harness.conductor import Conductor, Machine, ModelUnavailable
 from harness.flow import Finish, Options, Study, examples_text
 from harness.forecast import CPU, Rates
 from harness.gpu import GpuError, GpuReader, visible
-from harness.lock import StudyBusy, held
 from harness.messages import Device
 from harness.planning import StudyPlan, make_plan, print_plan
 from harness.prospects import Workload, foresee, known_records
@@ -28,6 +27,7 @@ from harness.view import make_view
 from harness.watching import usable_device
 from harness.workers import NoWorkers, Template
 from results.layout import StudyFolder
+from results.locking import locked
 from results.store import ResultsError, read_frozen, read_records, remove_unfinished
 from study.bytesize import memory_bytes
 from study.datasets import SPLITS, GeneratedData, LocalData
@@ -232,7 +232,7 @@ def run_grid(options: RunOptions, console: Console) -> Done:
         gpus = open_gpus()
         device = _device(grid, gpus, allow_cpu=options.allow_cpu)
         folder = StudyFolder.of(options.results, grid.study)
-        with interruptible(), held(folder):
+        with interruptible(), locked(folder):
             remove_unfinished(folder)
             seats = _seats(options.gpus, device, gpus) if device == "cuda" else _cpu_seats(options)
             every = _checkpoint_every(options, grid, device, console)
@@ -240,7 +240,7 @@ def run_grid(options: RunOptions, console: Console) -> Done:
             return _run(grid, folder, machine, options, console)
     except (GridError, Refused, DataError, ModelUnavailable) as error:
         return Done(_say(console, error), None)
-    except (GpuError, NoWorkers, ResultsError, StudyBusy) as error:
+    except (GpuError, NoWorkers, ResultsError) as error:
         _say(console, error)
         return Done(1, None)
     except Interrupted as error:

@@ -10,7 +10,7 @@ from results.archive_members import ArchivedRecord, read_file, record_key, sha25
 from results.archive_reading import Archive, read_archive
 from results.archive_tar import TarReader
 from results.layout import StudyFolder
-from results.locking import locked
+from results.locking import StudyBusy, locked
 from results.schema import Frozen, Plan, Record
 from results.store import (
     RecordStore,
@@ -85,12 +85,15 @@ def import_study(path: Path, results: Path, limits: Limits = LIMITS) -> Imported
         folder = StudyFolder.of(results, archive.study)
         # Before the lock, which leaves a file, and under it once more: its last holder may have made the choices.
         _frozen_to_write(folder, archive, path)
-        with locked(folder):
-            merge = plan_merge(folder, archive, path)
-            if merge.predictions or merge.externals:
-                file.seek(0)
-                _write_predictions(folder, archive, merge, TarReader(file, path, limits))
-            _write(folder, merge)
+        try:
+            with locked(folder):
+                merge = plan_merge(folder, archive, path)
+                if merge.predictions or merge.externals:
+                    file.seek(0)
+                    _write_predictions(folder, archive, merge, TarReader(file, path, limits))
+                _write(folder, merge)
+        except StudyBusy as error:
+            raise ResultsError(f"{folder.root}: {error}") from error
     return Imported(
         archive.study,
         len(merge.append),

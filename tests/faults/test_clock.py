@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.lock import StudyBusy, held
+from results.locking import StudyBusy, locked
 from results.store import read_records
 from tests.faults.comparing import differing
 from tests.faults.jumping import VARIABLE, Jumps
@@ -21,7 +21,6 @@ from tests.integration.commands import ROOT, command, environment
 HOURS = 3600.0
 # What takes the time of day, and why: dates for a person, and the allocator's history, which knows no other clock.
 DATES = {
-    "harness/lock.py": 1,
     "results/locking.py": 1,
     "harness/runlog.py": 1,
     "harness/freezing.py": 1,
@@ -115,7 +114,7 @@ def test_a_clock_that_jumps_under_a_study_changes_nothing_but_dates(
     assert start.until(lambda: len(read_records(place.folder).all) >= 4, 120), start.said
 
     # Whoever comes now is told of a lock that was taken in the future, and takes it for no other.
-    with pytest.raises(StudyBusy, match=f"process {start.process.pid}, since "), held(place.folder):
+    with pytest.raises(StudyBusy, match=f"process {start.process.pid}, since "), locked(place.folder):
         pass
     jumps.to(3 * HOURS)
     assert start.finish() == 0, start.said

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.lock import StudyBusy, held
 from results.layout import StudyFolder
+from results.locking import StudyBusy, locked
 from results.store import ResultsError, read_records
 from tests.faults.starts import Place, Start, grid_text, hit, lock_is_free
 from tests.integration.commands import ROOT, command, environment
@@ -24,9 +24,9 @@ from tests.integration.commands import ROOT, command, environment
 HOLD = """
 import sys
 from pathlib import Path
-from harness.lock import held
+from results.locking import locked
 from results.layout import StudyFolder
-with held(StudyFolder(Path(sys.argv[1]))):
+with locked(StudyFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -58,7 +58,7 @@ def holder(folder: StudyFolder, *before: str) -> Iterator["subprocess.Popen[str]
 
 def refusal(folder: StudyFolder) -> str:
     """What somebody is told who wants the lock while another holds it."""
-    with pytest.raises(StudyBusy) as told, held(folder):
+    with pytest.raises(StudyBusy) as told, locked(folder):
         pass
     return str(told.value)
 
@@ -107,7 +107,7 @@ def test_a_lock_held_by_a_process_of_another_host_name_is_respected_and_told(tmp
     with holder(folder, *name, f'hostname {ELSEWHERE} && exec "$@"', "sh"):
         assert refusal(folder).startswith(f"another process works on this study: host {ELSEWHERE}, process ")
         assert refusal(folder).endswith(json.loads(folder.lock.read_text())["since"])
-    with held(folder):
+    with locked(folder):
         assert json.loads(folder.lock.read_text())["host"] == socket.gethostname()
 
 
@@ -124,7 +124,7 @@ def test_the_kernel_s_lock_decides_and_not_what_the_file_says(tmp_path: Path) ->
         assert refusal(folder) == "another process works on this study: it has not said which"
     # One that died elsewhere, a job that was preempted and starts again on another node, leaves the same file unlocked.
     folder.lock.write_text(json.dumps({"host": ELSEWHERE, "pid": 4, "since": since}))
-    with held(folder):
+    with locked(folder):
         assert json.loads(folder.lock.read_text())["pid"] == os.getpid()
 
 
@@ -135,13 +135,13 @@ def test_a_lock_left_by_a_dead_process_is_taken_over(tmp_path: Path, number: sig
         assert f"process {process.pid}" in refusal(folder)
         process.send_signal(number)
         process.wait(timeout=10)
-        with held(folder):
+        with locked(folder):
             assert json.loads(folder.lock.read_text())["pid"] == os.getpid()
 
 
 def test_a_lock_that_is_given_back_names_nobody(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "study")
-    with pytest.raises(RuntimeError, match="within"), held(folder):
+    with pytest.raises(RuntimeError, match="within"), locked(folder):
         raise RuntimeError("within")
     assert folder.lock.read_bytes() == b""
 
@@ -149,7 +149,7 @@ def test_a_lock_that_is_given_back_names_nobody(tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     refused = r"file/\.lock cannot be written: (Not a directory|File exists)$"
-    with pytest.raises(ResultsError, match=refused), held(StudyFolder(tmp_path / "file")):
+    with pytest.raises(ResultsError, match=refused), locked(StudyFolder(tmp_path / "file")):
         pass
 
     def without_locks(*_: object) -> None:
@@ -157,5 +157,5 @@ def test_a_lock_that_cannot_be_had_is_one_line(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(fcntl, "flock", without_locks)
     refused = r"\.lock cannot be locked: Function not implemented$"
-    with pytest.raises(ResultsError, match=refused), held(StudyFolder(tmp_path / "study")):
+    with pytest.raises(ResultsError, match=refused), locked(StudyFolder(tmp_path / "study")):
         pass

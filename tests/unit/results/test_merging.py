@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.lock import StudyBusy, held
 from results.archive_format import ArchiveError
 from results.exporting import export_study
 from results.layout import StudyFolder
+from results.locking import StudyBusy, locked
 from results.merging import Imported, import_study, plan_merge
 from results.schema import Plan, Record
 from results.store import (
@@ -265,9 +265,9 @@ def test_a_plan_is_taken_that_covers_more(
 
 def test_an_import_waits_for_nobody_who_works_on_the_study(file: Path, there: Path) -> None:
     mine = StudyFolder.of(there, "small")
-    with held(mine):
+    with locked(mine):
         before = tree(there)
-        with pytest.raises(ResultsError, match=r"small: another process works on this study; .*\.lock says which"):
+        with pytest.raises(ResultsError, match=r"small: another process works on this study: host "):
             import_study(file, there)
         assert tree(there) == before
     assert import_study(file, there).records == 4
@@ -281,7 +281,7 @@ def test_a_conductor_cannot_start_while_an_import_writes(
     real = RecordStore.extend
 
     def meanwhile(self: RecordStore, records: Iterable[Record]) -> None:
-        with pytest.raises(StudyBusy) as caught, held(mine):
+        with pytest.raises(StudyBusy) as caught, locked(mine):
             pass
         told.append(str(caught.value))
         real(self, records)
@@ -291,7 +291,7 @@ def test_a_conductor_cannot_start_while_an_import_writes(
     assert len(told) == 1
     assert all("another process works on this study: host " in each for each in told)
     assert mine.lock.read_bytes() == b""
-    with held(mine):
+    with locked(mine):
         assert mine.lock.read_bytes() != b""
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.lock import held
 from results.__main__ import main
 from results.layout import StudyFolder
+from results.locking import locked
 
 
 def test_the_command_moves_a_study(
@@ -53,9 +53,9 @@ def test_the_command_refuses_to_export_nothing(
 def test_the_command_fails_where_the_study_is_busy_or_cannot_be_written(
     file: Path, there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with held(StudyFolder.of(there, "small")):
+    with locked(StudyFolder.of(there, "small")):
         assert main(["import", str(file), "--results", str(there)]) == 1
-    assert capsys.readouterr().err.startswith(f"import: {there / 'small'}: another process works on this study; ")
+    assert capsys.readouterr().err.startswith(f"import: {there / 'small'}: another process works on this study: host ")
     assert main(["import", str(file), "--results", str(file)]) == 1
     captured = capsys.readouterr()
     assert captured.err == f"import: {file}/small/frozen.json cannot be read: Not a directory\n"
