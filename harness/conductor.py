@@ -23,7 +23,7 @@ from harness.sidebyside import side_by_side
 from harness.signals import Interrupted
 from harness.view import SharedView, View
 from harness.watching import played
-from harness.workers import NoWorkers, Template, Worker, WorkerDied
+from harness.workers import NoWorkers, Silent, Template, Worker, WorkerDied
 from results.layout import StudyFolder
 from results.schema import ALWAYS_AGAIN, Record
 from results.store import RecordStore, write_predictions
@@ -257,6 +257,9 @@ class Conductor:
                     raise (ModelUnavailable if event.type == "ModelError" else NoWorkers)(event.message)
         except WorkerDied as error:
             raise NoWorkers(f"the process that prepares the model died ({error}): see {worker.log}") from error
+        except Silent as error:
+            worker.dump_stacks()
+            raise NoWorkers(f"the process that prepares the model hangs ({error}): see {worker.log}") from error
 
 
 def read_ahead(folder: Path) -> None:

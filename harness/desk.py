@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.gpu import GpuReader
 from harness.messages import (
+    Alive,
     Answers,
     Device,
     Event,
@@ -29,7 +30,7 @@ from harness.outcomes import Completed, Outcome, Stopped, of_death
 from harness.runlog import RunLog
 from harness.view import View
 from harness.watching import GpuWatch, Outset, of_worker, outsets
-from harness.workers import Silent, Template, Worker, WorkerDied
+from harness.workers import Hung, Silent, Template, Worker, WorkerDied
 from study.runs import RunSpec, Stage
 
 
@@ -96,12 +97,13 @@ class Desk:
                 raise Halted from error
             status = of_death(error.exit_code)
             return Stopped(status, "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
-        except Silent:
+        except Silent as error:
             self._last_words(log)
             self._worker.dump_stacks()
-            return Stopped(
-                "timeout", "Timeout", f"no end after {timeout_s:.0f} s: see {self._worker.log.name}", self.phase
-            )
+            hung = isinstance(error, Hung)
+            why = str(error) if hung else f"no end after {timeout_s:.0f} s"
+            kind = "Hung" if hung else "Timeout"
+            return Stopped("timeout", kind, f"{why}: see {self._worker.log.name}", self.phase)
         finally:
             if self._watch is not None:
                 log.gpu, log.energy_of_run = self._watch.run_ended()
@@ -163,7 +165,7 @@ class Desk:
                 return Completed(loss)
             case Raised():
                 return Stopped(event.outcome, event.type, event.message, event.phase)
-            case ModelReady() | PrecisionsTried() | Rehearsal():
+            case ModelReady() | PrecisionsTried() | Rehearsal() | Alive():
                 pass
         return None
 

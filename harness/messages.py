@@ -253,6 +253,13 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """A sign of life, whatever else the worker is doing."""
+
+    kind: Literal["alive"] = "alive"
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is complete; `validation_loss` in nats per token of the first reference."""
 
@@ -280,6 +287,7 @@ Event = (
     | Progress
     | Facts
     | Answers
+    | Alive
     | Finished
     | Raised
     | ModelReady

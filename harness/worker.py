@@ -8,21 +8,37 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from harness.messages import Command, Device, Event, Hello, Job, ModelRequest, Raised, Rehearse, decode_command, encode
+from harness.messages import (
+    Alive,
+    Command,
+    Device,
+    Event,
+    Hello,
+    Job,
+    ModelRequest,
+    Raised,
+    Rehearse,
+    decode_command,
+    encode,
+)
 
 _PR_SET_PDEATHSIG = 1
 Emit = Callable[[Event], None]
 
 
-def serve(connection: Connection, log_path: str, device: Device, parent_pid: int, gpu: str | None = None) -> None:
+def serve(
+    connection: Connection, log_path: str, device: Device, parent_pid: int, gpu: str | None, beat_s: float
+) -> None:
     """The body of a worker process. Standard output and error go to the log: the pipe alone carries meaning.
 
-    `gpu` is the UUID of the only GPU that it may use; without one it takes the first of those in sight.
+    `gpu` is the UUID of the only GPU that it may use; without one it takes the first of those in sight. Every `beat_s`
+    seconds it gives a sign of life.
     """
     _die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -49,6 +65,7 @@ def serve(connection: Connection, log_path: str, device: Device, parent_pid: int
 
     commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, commands), daemon=True).start()
+    threading.Thread(target=_beat, args=(emit, beat_s), daemon=True).start()
     # tqdm's own lock is a semaphore shared between processes, which a worker that is killed would leave behind.
     importlib.import_module("tqdm").tqdm.set_lock(threading.RLock())
     try:
@@ -99,6 +116,17 @@ def _listen(connection: Connection, commands: "queue.SimpleQueue[Command]") -> N
         except (EOFError, OSError):
             os._exit(0)
         commands.put(decode_command(data))
+
+
+def _beat(emit: Emit, every_s: float) -> None:
+    """Signs of life from a thread of its own: a long step gives them, a process that is stopped or stuck does not."""
+    while True:
+        time.sleep(every_s)
+        try:
+            emit(Alive())
+        except OSError:
+            # The conductor is gone, which _listen takes care of.
+            return
 
 
 def _prepare_model(request: ModelRequest, emit: Emit) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from harness.messages import Command, Device, Event, decode_event, encode
+from harness.messages import Alive, Command, Device, Event, decode_event, encode
 from harness.worker import serve
 
 # The libraries, and what a worker runs itself.
@@ -25,6 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 STARTS = 3
 # Seconds that a worker has to write its stacks: a busy machine takes its time.
 DUMP_WITHIN_S = 3.0
+# Seconds between two signs of life of a worker, and how many without one say that it hangs: many, since a library may
+# hold Python's lock for long, as with a file of gigabytes on a slow disk.
+BEAT_S = 10.0
+HUNG_AFTER_S = 300.0
 
 
 class WorkerDied(RuntimeError):
@@ -41,6 +45,10 @@ class NoWorkers(RuntimeError):
 
 class Silent(RuntimeError):
     """No event came within the time that was allowed."""
+
+
+class Hung(Silent):
+    """The process is there and gives no sign of life, whatever it is allowed."""
 
 
 def describe_exit(exit_code: int | None) -> str:
@@ -80,7 +88,7 @@ class Template:
             raise NoWorkers(f"{log.parent} cannot be written: {error.strerror}") from error
         ours, theirs = self._context.Pipe(duplex=True)
         with _STARTING, _worker_environment(), _no_main_module():
-            process = self._started(theirs, str(log), device, os.getpid(), gpu)
+            process = self._started(theirs, str(log), device, os.getpid(), gpu, BEAT_S)
         theirs.close()
         return Worker(process, ours, log)
 
@@ -176,18 +184,28 @@ class Worker:
         Raises:
             WorkerDied: the process is gone and has nothing left to say.
             Silent: nothing came before the deadline.
+            Hung: not even a sign of life came for a long time.
         """
-        while True:
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = multiprocessing.connection.wait([self._connection, self._process.sentinel], timeout)
+        still = 0.0
+        while still < HUNG_AFTER_S:
+            patience = BEAT_S if deadline is None else min(BEAT_S, max(0.0, deadline - time.monotonic()))
+            ready = multiprocessing.connection.wait([self._connection, self._process.sentinel], patience)
             if self._connection in ready:
                 try:
-                    return decode_event(self._connection.recv_bytes())
+                    event = decode_event(self._connection.recv_bytes())
                 except (EOFError, OSError) as error:
                     raise WorkerDied(self._exit_code()) from error
+                if not isinstance(event, Alive):
+                    return event
+                still = 0.0
+                continue
             if ready:
                 raise WorkerDied(self._exit_code())
-            raise Silent
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Silent("no event came in time")
+            # Not the time that passed: where this process and the worker were stopped together, both go on together.
+            still += patience
+        raise Hung(f"no sign of life for {HUNG_AFTER_S:.0f} s")
 
     def dump_stacks(self) -> None:
         """Has the worker write the stacks of its threads to its log, and waits a while for them. A process that was

@@ -40,7 +40,7 @@ arms:
 space: {{rank: 4, alpha: [8, 16], learning_rate: {{low: 1e-3, high: 1e-2}}}}
 tune: {{trials: {trials}}}
 seeds: {seeds}
-training: {{device: cpu, steps: {steps}, batch_size: 4, max_tokens: 512, timeout_minutes: {minutes}}}
+training: {{device: cpu, steps: {steps}, batch_size: 4, max_tokens: 512{limit}}}
 generation: {{max_new_tokens: 6, batch_size: 4}}
 """
 # Nothing is left to tune.
@@ -62,6 +62,8 @@ IN_STEP = {
 SEEDS = tuple(range(11, 12 + len(IN_STEP)))
 # Far more than a run takes, on a busy machine too.
 MINUTES = 0.2
+# Far more than a worker is silent for, the same.
+HUNG_AFTER_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,15 @@ class Faulty:
         return [record for run_id, record in last.items() if run_id not in self.hit]
 
 
-def grid_text(*arms: str, trials: int = 0, seeds: tuple[int, ...] = (11,), steps: int = 2, model: str = "") -> str:
-    """A grid of these arms."""
+def grid_text(
+    *arms: str,
+    trials: int = 0,
+    seeds: tuple[int, ...] = (11,),
+    steps: int = 2,
+    model: str = "",
+    minutes: float | None = MINUTES,
+) -> str:
+    """A grid of these arms; a run may take so many minutes, or any."""
     return GRID.format(
         study=STUDY,
         model=model or model_folder("random/tiny-phi", None, "cpu").folder,
@@ -109,7 +118,7 @@ def grid_text(*arms: str, trials: int = 0, seeds: tuple[int, ...] = (11,), steps
         trials=trials,
         seeds=list(seeds),
         steps=steps,
-        minutes=MINUTES,
+        limit="" if minutes is None else f", timeout_minutes: {minutes}",
     )
 
 
@@ -159,6 +168,15 @@ def in_steps(root: Path) -> Faulty:
     variables = first_on_path(SITE) | {"QLORA_STEP_FAULTS": json.dumps({key: (name, 1) for key, name in ids.items()})}
     hit = {run_id: IN_STEP[fault] for run_id, fault in ids.items()}
     return faulty(root, grid, hit, variables, "--cpu-workers", "2")
+
+
+def stopped(root: Path, *, again: bool = True) -> Faulty:
+    """A worker that gives no sign of life, in a study that sets its runs no limit."""
+    grid = grid_text(LORA + POINT, seeds=(11, 12), minutes=None)
+    hit = {planned(grid)["confirm", "lora", 11].run_id: "SIGSTOP to the worker, in a study without a limit of time"}
+    faults = {run_id: ("sigstop", 1) for run_id in hit}
+    variables = {"QLORA_STEP_FAULTS": json.dumps(faults), "QLORA_HUNG_AFTER_S": str(HUNG_AFTER_S)}
+    return faulty(root, grid, hit, first_on_path(SITE) | variables, again=again)
 
 
 def in_warm_workers(root: Path, *, again: bool = True) -> Faulty:
@@ -213,6 +231,7 @@ def spoiled(root: Path, *, again: bool = True) -> Faulty:
 def every_study(root: Path) -> Iterator[Faulty]:
     """Each of the studies above."""
     yield in_steps(root / "steps")
+    yield stopped(root / "stopped")
     yield in_warm_workers(root / "warm")
     for library in ("bitsandbytes", "peft"):
         yield without(root / library, library)

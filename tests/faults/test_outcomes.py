@@ -13,6 +13,7 @@ from tests.faults.outcomes import (
     in_warm_workers,
     outcomes,
     spoiled,
+    stopped,
     without,
 )
 
@@ -70,6 +71,19 @@ def test_the_log_says_where_it_was(steps: Faulty, fault: str) -> None:
     # Into the step, from the run.
     assert all(f"{name}.py" in log for name in ("sitecustomize", "harness/engine/stepping", "harness/engine/session"))
     assert ("most recent call last" in log) == (fault == "cuda_error")
+
+
+def test_a_worker_without_a_sign_of_life_is_no_end_of_a_study_without_limits(tmp_path: Path) -> None:
+    found = stopped(tmp_path, again=False)
+    (run_id,) = found.hit
+    record = found.of(run_id)
+    assert record.error is not None
+    assert (record.status, record.error.type, record.error.phase) == ("timeout", "Hung", "train")
+    assert record.error.message == f"no sign of life for 6 s: see {run_id}.log"
+    assert [other.status for other in found.others()] == ["completed"]
+    assert found.starts[0].code == 1
+    # Where it was stopped.
+    assert "sitecustomize.py" in found.log(run_id)
 
 
 def test_a_study_goes_on_through_all_of_them(steps: Faulty) -> None:

@@ -3,6 +3,8 @@
 QLORA_STEP_FAULTS is a JSON object: the id of a run (as a worker's log is called) to the name of a fault and the number
 of the backward pass, counted over the life of the worker, before which it happens. All of them happen for real, but for
 the two errors that only a GPU can raise: those are raised here as torch would raise them.
+
+QLORA_HUNG_AFTER_S is how many seconds a conductor waits for a sign of life, instead of minutes.
 """
 
 import json
@@ -71,6 +73,12 @@ def _arm(faults: dict[str, tuple[str, int]]) -> None:
     tensor.backward = counted
 
 
+# The conductor, which must not take as long as a study's does to find that a worker gives no sign of life.
+if "QLORA_HUNG_AFTER_S" in os.environ and any(word.endswith("run_study.py") for word in sys.orig_argv):
+    import harness.workers
+
+    harness.workers.BEAT_S = 0.5
+    harness.workers.HUNG_AFTER_S = float(os.environ["QLORA_HUNG_AFTER_S"])
 # The template, from which workers are forked: the conductor never loads torch.
 if "forkserver" in " ".join(sys.orig_argv) and "QLORA_STEP_FAULTS" in os.environ:
     _arm(json.loads(os.environ["QLORA_STEP_FAULTS"]))

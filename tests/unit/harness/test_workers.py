@@ -5,10 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from harness.workers import Worker
+import pytest
+
+from harness import workers
+from harness.messages import TryPrecisions
+from harness.workers import Hung, Silent, Template, Worker
 from tests.integration.commands import ROOT, environment
 
 MAIN = """
@@ -38,6 +43,34 @@ def test_a_worker_does_not_import_the_conductor_s_main_module(tmp_path: Path) ->
     main.write_text(MAIN.format(seen=str(seen), log=str(tmp_path / "worker.log")))
     subprocess.run([sys.executable, str(main)], cwd=ROOT, env=environment(), check=True, timeout=120)
     assert seen.read_text().split() == ["__main__"]
+
+
+def test_a_worker_that_says_nothing_hangs_only_where_it_gives_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(workers, "BEAT_S", 0.2)
+    worker = Template().start("cpu", tmp_path / "worker.log")
+    try:
+        assert worker.next_event().kind == "hello"
+        monkeypatch.setattr(workers, "HUNG_AFTER_S", 3.0)
+        # It has nothing to do, and nothing to say.
+        with pytest.raises(Silent) as told:
+            worker.next_event(time.monotonic() + 6.0)
+        assert not isinstance(told.value, Hung)
+        os.kill(worker.pid, signal.SIGSTOP)
+        with pytest.raises(Hung, match="no sign of life for 3 s"):
+            worker.next_event()
+        # What lies in the pipe already comes before a deadline that has passed.
+        os.kill(worker.pid, signal.SIGCONT)
+        worker.send(TryPrecisions((), "cpu"))
+        told_late = None
+        while told_late is None:
+            time.sleep(0.1)
+            with suppress(Silent):
+                told_late = worker.next_event(time.monotonic() - 1.0)
+        assert told_late.kind == "precisions_tried"
+    finally:
+        worker.end()
 
 
 HANGS = """
