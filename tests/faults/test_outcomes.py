@@ -1,14 +1,23 @@
 """Faults of a run: each becomes an outcome of its own, the study goes on, and what is not done is listed."""
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from results.store import read_records
 from tests.faults.outcomes import (
+    HUNG_AFTER_S,
     IN_STEP,
+    LORA,
+    POINT,
     SEEDS,
+    SITE,
     Faulty,
     diverging,
+    first_on_path,
+    grid_text,
     in_steps,
     in_warm_workers,
     outcomes,
@@ -16,6 +25,8 @@ from tests.faults.outcomes import (
     stopped,
     without,
 )
+from tests.faults.starts import Place, Start
+from tests.faults.starts import hit as hit_all
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +95,19 @@ def test_a_worker_without_a_sign_of_life_is_no_end_of_a_study_without_limits(tmp
     assert found.starts[0].code == 1
     # Where it was stopped.
     assert "sitecustomize.py" in found.log(run_id)
+
+
+def test_a_study_that_is_stopped_as_a_whole_goes_on_where_it_was(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(grid_text(LORA + POINT, steps=40, minutes=None))
+    place = Place(grid, tmp_path)
+    start = Start(place, variables=first_on_path(SITE) | {"QLORA_HUNG_AFTER_S": str(HUNG_AFTER_S)})
+    assert start.under_way(place)
+    assert hit_all(start.processes(), signal.SIGSTOP) >= 3
+    time.sleep(HUNG_AFTER_S + 2.0)
+    hit_all(start.processes(), signal.SIGCONT)
+    assert start.finish() == 0, start.said
+    assert [record.status for record in read_records(place.folder).all] == ["completed"]
 
 
 def test_a_study_goes_on_through_all_of_them(steps: Faulty) -> None:
