@@ -59,7 +59,7 @@ test: $(READY) ## every test that needs no GPU
 test-gpu: $(READY) ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -m gpu $(ARGS)
 
-faults: $(READY) ## every fault in full: 10,000 damaged inputs a parser, 150 kills, the table of docs/faults.md; two hours
+faults: $(READY) ## every fault in full: 10,000 damaged inputs a parser, 250 kills, the tables of docs/faults.md; two hours
 	$(PY) -m pytest -m faults $(ARGS)
 	$(PY) -m tests.faults.table
 

@@ -24,41 +24,36 @@ from results.store import read_records
 from tests.faults.comparing import differing
 from tests.faults.moments import phase_of, writes
 from tests.faults.starts import (
-    GONE_WITHIN_S,
-    STUDY,
     Place,
     Start,
     Undisturbed,
     completed,
-    grid_text,
     hit,
     lock_is_free,
     record_lines,
-    undisturbed,
 )
-
-__all__ = [
-    "FAULTS",
-    "GONE_WITHIN_S",
-    "STUDY",
-    "Campaign",
-    "Fault",
-    "Phase",
-    "Place",
-    "Row",
-    "Start",
-    "Undisturbed",
-    "completed",
-    "differing",
-    "grid_text",
-    "hit",
-    "lock_is_free",
-    "undisturbed",
-]
 
 Phase = Literal["baseline", "tune", "confirm", "write"]
 # Studies in a row that may end before the wanted moment has come.
 MISSES = 10
+SEED = 20261124
+# At least 100 moments for those that kill, and some for those that ask.
+WHOLE = {"conductor": 40, "both": 30, "worker": 30, "template": 10, "interrupt": 15, "terminate": 10, "preempt": 15}
+TWO_SEATS = ("--cpu-workers", "2")
+# The same where two runs are made at a time, and at moments that chance seldom finds: a fault, when, with which
+# arguments, how often.
+AIMED: tuple[tuple[str, Phase | None, tuple[str, ...], int], ...] = (
+    ("conductor", None, TWO_SEATS, 10),
+    ("worker", None, TWO_SEATS, 10),
+    ("both", None, TWO_SEATS, 10),
+    ("preempt", None, TWO_SEATS, 5),
+    ("worker", "confirm", (), 10),
+    ("conductor", "confirm", (), 10),
+    ("worker", "confirm", TWO_SEATS, 10),
+    ("both", "confirm", TWO_SEATS, 10),
+    ("conductor", "write", (), 15),
+    ("both", "write", TWO_SEATS, 10),
+)
 
 # Faults: each takes a start, at the moment, and says whether there was something to hit.
 

@@ -1,4 +1,4 @@
-"""Makes every fault as often as the whole test does and writes what came of it: `python -m tests.faults.table`.
+"""Makes kills by the hundred and all other faults of a run, and writes what came of it: `python -m tests.faults.table`.
 
 Writes the tables of kills and of outcomes in docs/faults.md, each between its two marks; what else stands there stays.
 `--share 0.1` makes a tenth of the kills (at least one of each kind): the table says how many were made. `--only
@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.kills import Campaign, Row
+from tests.faults.kills import AIMED, SEED, WHOLE, Campaign, Row
 from tests.faults.outcomes import Outcome, every_study, outcomes
 from tests.faults.starts import grid_text, undisturbed
-from tests.faults.test_kills import AIMED, SEED, WHOLE
 from tests.integration.commands import ROOT, run
 
 FILE = ROOT / "docs" / "faults.md"

@@ -1,4 +1,7 @@
-"""Kills, interrupts, torn lines: the next start loses no finished run, repeats none, and ends where it would have."""
+"""Kills, interrupts, torn lines: the next start loses no finished run, repeats none, and ends where it would have.
+
+The whole of the kills is made by `python -m tests.faults.table`, which fails where one of them changes anything.
+"""
 
 import json
 import random
@@ -12,7 +15,7 @@ import pytest
 
 from results.layout import StudyFolder
 from results.store import RecordStore, read_records
-from tests.faults.kills import FAULTS, Campaign, Phase, Row
+from tests.faults.kills import FAULTS, SEED, TWO_SEATS, Campaign, Phase, Row
 from tests.faults.starts import (
     GONE_WITHIN_S,
     Place,
@@ -21,29 +24,9 @@ from tests.faults.starts import (
     grid_text,
     hit,
     lock_is_free,
-    undisturbed,
 )
 from tests.integration.commands import run
 from tests.unit.results.records import confirm
-
-SEED = 20261124
-# At least 100 moments for those that kill, and some for those that ask.
-WHOLE = {"conductor": 40, "both": 30, "worker": 30, "template": 10, "interrupt": 15, "terminate": 10, "preempt": 15}
-TWO_SEATS = ("--cpu-workers", "2")
-# The same where two runs are made at a time, and at moments that chance seldom finds: a fault, when, with which
-# arguments, how often.
-AIMED: tuple[tuple[str, Phase | None, tuple[str, ...], int], ...] = (
-    ("conductor", None, TWO_SEATS, 10),
-    ("worker", None, TWO_SEATS, 10),
-    ("both", None, TWO_SEATS, 10),
-    ("preempt", None, TWO_SEATS, 5),
-    ("worker", "confirm", (), 10),
-    ("conductor", "confirm", (), 10),
-    ("worker", "confirm", TWO_SEATS, 10),
-    ("both", "confirm", TWO_SEATS, 10),
-    ("conductor", "write", (), 15),
-    ("both", "write", TWO_SEATS, 10),
-)
 
 
 def assert_clean(rows: list[Row], injections: int) -> None:
@@ -69,27 +52,6 @@ def test_kills_of_two_runs_at_a_time_change_nothing_but_times(
     assert_clean(rows, len(faults))
     if phase == "confirm":
         assert sum((row.moments for row in rows), Counter[str]()) == {"confirm": len(faults)}
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(4 * 3600)
-def test_aimed_kills_change_nothing_but_times(tmp_path: Path) -> None:
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(grid_text(whole=True))
-    found = undisturbed(grid, tmp_path / "undisturbed")
-    for turn, (name, phase, arguments, count) in enumerate(AIMED):
-        campaign = Campaign(found, tmp_path / str(turn), SEED + turn, phase=phase, arguments=arguments)
-        assert_clean(campaign.run([name] * count), count)
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(4 * 3600)
-def test_a_hundred_kills_at_random_moments_change_nothing_but_times(tmp_path: Path) -> None:
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(grid_text(whole=True))
-    faults = [name for name, count in WHOLE.items() for _ in range(count)]
-    rows = Campaign(undisturbed(grid, tmp_path / "undisturbed"), tmp_path, SEED).run(faults)
-    assert_clean(rows, len(faults))
 
 
 def test_a_difference_would_be_seen(reference: Undisturbed, tmp_path: Path) -> None:
