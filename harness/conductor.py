@@ -132,6 +132,9 @@ class Conductor:
             # Earlier runs may have left the memory of a warm worker in pieces: only a fresh process can say that a run
             # does not fit.
             seat.leave()
+            with self._sharing:
+                # Nor does it go on from where the warm one was.
+                remove(self._folder, spec.run_id)
             record = self._attempt(seat, spec, model, retried=record)
         if isinstance(record, Stopped):
             raise RuntimeError("a fresh process was taken for a warm one")

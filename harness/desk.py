@@ -1,6 +1,5 @@
 """Where runs are made: a seat is a GPU, or the CPU; a desk is the worker that sits there, with what is known of it."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from harness.outcomes import Completed, Outcome, Stopped, of_death
 from harness.runlog import RunLog
 from harness.view import View
 from harness.watching import GpuWatch, Outset, of_worker, outsets
-from harness.workers import Hung, Silent, Template, Worker, WorkerDied
+from harness.workers import Allowance, Hung, NoWorkers, Silent, Template, Worker, WorkerDied
 from study.runs import RunSpec, Stage
 
 
@@ -71,7 +70,7 @@ class Desk:
         self._worker = worker
         self._machine = machine
         self._watch: GpuWatch | None = None
-        self._halted = False
+        self._halted = self._begun = False
         self.outsets = before
         self.key = key
         self.used = False
@@ -83,19 +82,21 @@ class Desk:
 
         Raises:
             Halted: another thread has ended the worker.
+            NoWorkers: the worker could not even begin, as no other could: that is no run's doing.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.used = True
         self.phase = None
         if self._watch is not None:
             self._watch.run_started()
         try:
-            return self._until_the_end(job, log, deadline, view)
+            return self._until_the_end(job, log, None if timeout_s is None else Allowance(timeout_s), view)
         except WorkerDied as error:
             self._last_words(log)
             if self._halted:
                 raise Halted from error
             status = of_death(error.exit_code)
+            if status == "failed" and not self._begun:
+                raise NoWorkers(f"a worker crashed before it had begun ({error}): see {self._worker.log}") from error
             return Stopped(status, "WorkerDied", f"{error}: see {self._worker.log.name}", self.phase)
         except Silent as error:
             self._last_words(log)
@@ -129,13 +130,13 @@ class Desk:
             peak, energy = self._watch.phase_ended()
             log.add_phase(PhaseEnded(self.phase, 0.0, None, None, None, failed=True), peak, energy)
 
-    def _until_the_end(self, job: Job, log: RunLog, deadline: float | None, view: View) -> Outcome:
+    def _until_the_end(self, job: Job, log: RunLog, allowed: Allowance | None, view: View) -> Outcome:
         self._worker.send(job)
         while True:
-            event = self._worker.next_event(deadline)
-            if isinstance(event, Resumed) and deadline is not None:
+            event = self._worker.next_event(allowed)
+            if isinstance(event, Resumed) and allowed is not None:
                 # The time that a run is given is for all of its parts.
-                deadline -= event.seconds
+                allowed.left_s -= event.seconds
             outcome = self._take(event, log, view)
             if outcome is not None:
                 return outcome
@@ -145,7 +146,7 @@ class Desk:
             case Hello():
                 self._greet(event)
             case PhaseStarted(phase=phase):
-                self.phase = phase
+                self.phase, self._begun = phase, True
                 if self._watch is not None:
                     self._watch.phase_started()
                 view.phase(log.spec, phase)
@@ -163,6 +164,8 @@ class Desk:
                 log.add_answers(answers)
             case Finished(validation_loss=loss):
                 return Completed(loss)
+            case Raised(begun=False):
+                raise NoWorkers(f"no worker can begin: {event.type}: {event.message} (see {self._worker.log})")
             case Raised():
                 return Stopped(event.outcome, event.type, event.message, event.phase)
             case ModelReady() | PrecisionsTried() | Rehearsal() | Alive():

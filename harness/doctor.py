@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from harness.adapters.nvml import open_gpus
 from harness.gpu import GpuError, GpuReader
 from harness.messages import Device, PrecisionsTried, PrecisionTrial, TryPrecisions
 from harness.watching import usable_device
-from harness.workers import NoWorkers, Silent, Template, WorkerDied
+from harness.workers import Allowance, NoWorkers, Silent, Template, WorkerDied
 from study.arms import Precision
 from study.models import EMBEDDED
 from study.problems import one_line
@@ -88,7 +87,7 @@ def _precisions(device: Device) -> list[Finding]:
         try:
             worker.send(TryPrecisions(tuple(str(precision) for precision in Precision), device))
             while True:
-                event = worker.next_event(time.monotonic() + PATIENCE_S)
+                event = worker.next_event(Allowance(PATIENCE_S))
                 if isinstance(event, PrecisionsTried):
                     return [_precision(trial, device) for trial in event.trials]
         except (WorkerDied, Silent) as error:

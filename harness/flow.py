@@ -21,7 +21,7 @@ from study.arms import Arm
 from study.examples import Example
 from study.grid import Grid
 from study.metrics import METRICS
-from study.runs import RunSpec
+from study.runs import RunSpec, Stage
 from study.space import Hyperparameters
 
 
@@ -40,18 +40,20 @@ class Options:
 @dataclass(frozen=True, slots=True)
 class Finish:
     """How a study stands: runs made now, runs found done, and what is not done, each with why. `findings` are runs that
-    are over and have no scores: they did not fit, or diverged, and would again."""
+    are over and have no scores: they did not fit, or diverged, and would again; `holes` of them are no trials."""
 
     made: int
     found: int
     undone: tuple[str, ...]
     findings: tuple[str, ...] = ()
+    holes: int = 0
 
     @property
     def exit_code(self) -> int:
-        """0 when the whole planned matrix has its scores or was pruned, else 1: a script must not take a matrix with
-        holes for a whole one, also where no start will ever fill them."""
-        return 1 if self.undone or self.findings else 0
+        """0 when the whole planned matrix has its scores, else 1: a script must not take a matrix with holes for a
+        whole one, also where no start will ever fill them. A trial that diverged or did not fit is no hole: it tells
+        the sampler what trials are for."""
+        return 1 if self.undone or self.holes else 0
 
 
 @dataclass(slots=True)
@@ -285,6 +287,7 @@ class Study:
     def _finish(self, frozen: Frozen | None) -> Finish:
         undone: list[str] = []
         findings: list[str] = []
+        holes = 0
         runs = {spec.run_id: spec for spec in (*self._before_freeze(), *self._after_freeze(frozen), *self.planned)}
         for spec in runs.values():
             record = self.last.get(spec.run_id)
@@ -293,9 +296,10 @@ class Study:
             elif record.status not in ("completed", "pruned"):
                 why = f" ({record.error.message})" if record.error else ""
                 (findings if record.is_final else undone).append(f"{spec.stage} {spec.label()}: {record.status}{why}")
+                holes += record.is_final and spec.stage is not Stage.TUNE
         if frozen is None:
             undone.append(f"{self.specs.confirm_count()} runs that follow the freeze: not run")
-        return Finish(self.made, self.found, tuple(undone), tuple(findings))
+        return Finish(self.made, self.found, tuple(undone), tuple(findings), holes)
 
 
 @dataclass(frozen=True, slots=True)

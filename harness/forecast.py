@@ -130,7 +130,9 @@ class Rates:
     def add(self, record: Record) -> None:
         """Keeps a record, if it can tell of times."""
         shared = record.gpu is not None and not record.gpu.alone
-        if record.status == "completed" and record.parameters and not shared and _rate(record) is not None:
+        # Of a training in parts nobody knows who was beside the earlier ones.
+        clean = not shared and "resumed_from_step" not in record.checks
+        if record.status == "completed" and record.parameters and clean and _rate(record) is not None:
             self.records.append(record)
 
     @classmethod

@@ -2,14 +2,13 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from harness.forecast import Rates, forecast_run
 from harness.messages import ModelReady, Raised, Rehearsal, RehearsalCase, Rehearse
-from harness.workers import Silent, Template, Worker, WorkerDied
+from harness.workers import Allowance, Silent, Template, Worker, WorkerDied
 from results.layout import StudyFolder
 from results.schema import ForecastPart
 from study.models import ModelSpec
@@ -186,9 +185,9 @@ class Foreseer:
             if self._worker is None:
                 self._worker = self._template.start("cpu", self._folder.logs / "forecast.log")
             self._worker.send(asked)
-            deadline = time.monotonic() + PATIENCE_S
+            allowed = Allowance(PATIENCE_S)
             while True:
-                event = self._worker.next_event(deadline)
+                event = self._worker.next_event(allowed)
                 if isinstance(event, Rehearsal | Raised):
                     return event if isinstance(event, Rehearsal) else None
         except (WorkerDied, Silent):

@@ -269,12 +269,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The run ended early; `outcome` is the worker's own reading of why."""
+    """The run ended early; `outcome` is the worker's own reading of why. Where the worker has not `begun`, no run is to
+    blame."""
 
     outcome: Literal["out_of_memory", "diverged", "pruned", "failed"]
     type: str
     message: str
     phase: Phase | None
+    begun: bool = True
     kind: Literal["raised"] = "raised"
 
 

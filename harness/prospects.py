@@ -1,7 +1,6 @@
 """What a study will take before it runs: peak memory of every arm, the cards that hold it, time and energy."""
 
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from harness.forecast import Overhead, Pace, Rates
 from harness.messages import Rehearsal, RehearsalCase, Rehearse
-from harness.workers import Silent, Template, WorkerDied
+from harness.workers import Allowance, Silent, Template, WorkerDied
 from results.layout import DEFAULT_RESULTS, StudyFolder
 from results.schema import Record
 from results.store import ResultsError, read_records
@@ -104,7 +103,7 @@ def _rehearsed(grid: Grid, train: str | None) -> Sequence[Rehearsal]:
             worker.send(Rehearse(grid.model.id, grid.model.revision, None, grid.prompts, train_file, cases))
             waiting = len(cases)
             while waiting:
-                event = worker.next_event(time.monotonic() + PATIENCE_S)
+                event = worker.next_event(Allowance(PATIENCE_S))
                 if isinstance(event, Rehearsal):
                     answers[event.case] = event
                     waiting -= 1

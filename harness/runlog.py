@@ -31,7 +31,7 @@ from results.schema import (
 )
 from study.examples import Example
 from study.grid import Protocol
-from study.runs import RunSpec, plain
+from study.runs import RunSpec, Stage, plain
 
 
 @dataclass(slots=True)
@@ -190,7 +190,9 @@ class RunLog:
         source = "host RSS (VmHWM)" if peak is None else f"NVML {peak.source}, {peak.samples} samples"
         if self.resumed is not None and phase == "train":
             source = SOURCE
-        if self.warm:
+        # The earlier part of a trial may have been in a warm worker.
+        parted = self.resumed is not None and phase == "train" and self.spec.stage is Stage.TUNE
+        if self.warm or parted:
             # Reserved bytes and the driver's view keep what earlier runs of the process took; allocated bytes do not.
             return MemoryPart(
                 allocated_bytes=ended.allocated_bytes,

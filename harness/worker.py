@@ -96,7 +96,6 @@ def _session(emit: Emit) -> Any:
     try:
         return importlib.import_module("harness.engine.session").Session(emit)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        # A library that cannot be imported fails the run; it is no death that another start would not see again.
         _give_up(error, emit)
 
 
@@ -104,7 +103,7 @@ def _give_up(error: Exception, emit: Emit) -> NoReturn:
     """Says what was raised, in the log first: whoever hears of it ends this process at once."""
     traceback.print_exc()
     lines = str(error).strip().splitlines()
-    emit(Raised("failed", type(error).__name__, lines[0][:500] if lines else "", None))
+    emit(Raised("failed", type(error).__name__, lines[0][:500] if lines else "", None, begun=False))
     sys.exit(1)
 
 

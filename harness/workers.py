@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,13 @@ class WorkerDied(RuntimeError):
 
 class NoWorkers(RuntimeError):
     """No worker can be started here; one line that says why."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Seconds that may still be waited for something, over any number of waits."""
+
+    left_s: float
 
 
 class Silent(RuntimeError):
@@ -178,18 +186,23 @@ class Worker:
         except OSError as error:
             raise WorkerDied(self._exit_code()) from error
 
-    def next_event(self, deadline: float | None = None) -> Event:
-        """The next event; `deadline` on the monotonic clock.
+    def next_event(self, allowed: Allowance | None = None) -> Event:
+        """The next event; waiting for it is taken from what is `allowed`, where that is limited.
 
         Raises:
             WorkerDied: the process is gone and has nothing left to say.
-            Silent: nothing came before the deadline.
+            Silent: nothing came in the time that was allowed.
             Hung: not even a sign of life came for a long time.
         """
         still = 0.0
         while still < HUNG_AFTER_S:
-            patience = BEAT_S if deadline is None else min(BEAT_S, max(0.0, deadline - time.monotonic()))
+            patience = BEAT_S if allowed is None else min(BEAT_S, max(0.0, allowed.left_s))
+            began = time.monotonic()
             ready = multiprocessing.connection.wait([self._connection, self._process.sentinel], patience)
+            # Not all the time that passed: where this process and the worker were stopped together, both go on.
+            waited = min(time.monotonic() - began, patience)
+            if allowed is not None:
+                allowed.left_s -= waited
             if self._connection in ready:
                 try:
                     event = decode_event(self._connection.recv_bytes())
@@ -201,10 +214,9 @@ class Worker:
                 continue
             if ready:
                 raise WorkerDied(self._exit_code())
-            if deadline is not None and time.monotonic() >= deadline:
+            if allowed is not None and allowed.left_s <= 0.0:
                 raise Silent("no event came in time")
-            # Not the time that passed: where this process and the worker were stopped together, both go on together.
-            still += patience
+            still += waited
         raise Hung(f"no sign of life for {HUNG_AFTER_S:.0f} s")
 
     def dump_stacks(self) -> None:

@@ -46,7 +46,7 @@ def resumed_remark(records: Iterable[Record]) -> str:
     return (
         f" {count} of these runs {'was' if count == 1 else 'were'} interrupted and went on from a checkpoint: training "
         "time is the sum of the parts, with a warm-up in each, memory the highest that the worker read in any part; "
-        "energy and process memory were not taken."
+        "energy and process memory were not taken, and what ran beside the earlier parts is not known."
     )
 
 

@@ -116,11 +116,18 @@ def _whole(source: HubData, split: str, mode: Any) -> Any:
         told = (found.info.splits or {}).get(split)
         # Read through once: a file that lacks its end is told by its reader.
         rows = sum(len(batch) for batch in found.with_format("arrow").iter(1000))
-    except (pyarrow.ArrowException, EOFError) as error:
+    except (pyarrow.ArrowException, EOFError, OSError) as error:
+        if isinstance(error, OSError) and not _is_of_arrow(error):
+            raise
         raise _Damaged("its copy in the local cache is damaged") from error
     if told is not None and told.num_examples not in (0, rows):
         raise _Damaged("its copy in the local cache lacks rows")
     return found
+
+
+def _is_of_arrow(error: OSError) -> bool:
+    """Whether it is the reader of rows that found too few bytes, in an error without the system's number for one."""
+    return error.errno is None and type(error) is OSError and "bytes" in str(error)
 
 
 @contextlib.contextmanager

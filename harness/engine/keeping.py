@@ -1,6 +1,7 @@
 """Keeps checkpoints of a training as it goes, and goes on from the one that an interrupted start has left."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,9 @@ class Witness(Protocol):
 
     def measured(self) -> Measured:
         """Seconds and peaks of this part so far."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What is done inside is no part of what is measured."""
 
     def breakdown(self) -> dict[str, int] | None:
         """What the peak of the first step consists of, in bytes; None where nobody looked."""
@@ -40,12 +44,8 @@ class Keeper:
         begun = time.monotonic()
         page = None
         try:
-            found = self._files.read()
-            if found is not None:
-                if found[0].steps != steps:
-                    raise Unusable(f"it is of a training of {found[0].steps} steps")
-                live.put_back(*found)
-                page = found[0]
+            with self._witness.aside():
+                page = self._gone_back(live, steps)
         except Unusable as error:
             self._files.set_aside()
             self._witness.failed("checkpoint_not_used", str(error))
@@ -53,6 +53,16 @@ class Keeper:
         self._earlier = page
         if page is not None:
             self._witness.resumed(page)
+        return page
+
+    def _gone_back(self, live: Live, steps: int) -> Page | None:
+        found = self._files.read()
+        if found is None:
+            return None
+        page, tensors = found
+        if page.steps != steps:
+            raise Unusable(f"it is of a training of {page.steps} steps")
+        live.put_back(page, tensors)
         return page
 
     def step_made(self, live: Live, tally: Tally, steps: int) -> None:
@@ -75,7 +85,8 @@ class Keeper:
             breakdown=self._witness.breakdown() if earlier is None else earlier.breakdown,
         )
         try:
-            self._files.write(page, live.tensors())
+            with self._witness.aside():
+                self._files.write(page, live.tensors())
         except OSError as error:
             # The run needs none to be whole: a full disk must not cost it.
             self._witness.failed("checkpoint_not_saved", error.strerror or type(error).__name__)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from harness.messages import Device, Event, Phase, PhaseEnded, PhaseStarted
+from harness.resuming import most
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -22,6 +23,8 @@ class PhaseMeter:
         self._fresh = fresh
         # Seconds of the phase that is running which are the measurement's own, and are not counted.
         self.excluded_s = 0.0
+        # The peak of host memory before what was aside, which has a peak of its own.
+        self._rss_before: int | None = None
         self._began = 0.0
         self._emit = emit
         self.phase: Phase | None = None
@@ -32,6 +35,7 @@ class PhaseMeter:
         got to, and `phase` stays."""
         self.phase = phase
         self.excluded_s = 0.0
+        self._rss_before = None
         self._reset()
         self._emit(PhaseStarted(phase))
         self._began = time.monotonic()
@@ -44,6 +48,16 @@ class PhaseMeter:
         self._emit(self.reading(phase))
         self.phase = None
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done inside is no part of the phase: its peak of host memory does not count. (Nothing on the GPU is
+        left out, and seconds are the caller's to leave out.)"""
+        self._rss_before = most(self._rss_before, host_rss_peak_bytes())
+        try:
+            yield
+        finally:
+            reset_host_rss_peak()
+
     def reading(self, phase: Phase, *, failed: bool = False) -> PhaseEnded:
         """What the phase that is running would be if it ended now; the device is not waited for."""
         seconds = time.monotonic() - self._began
@@ -54,7 +68,7 @@ class PhaseMeter:
             seconds=max(0.0, seconds - self.excluded_s),
             allocated_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
             reserved_bytes=torch.cuda.max_memory_reserved() if on_gpu else None,
-            host_rss_bytes=host_rss_peak_bytes(),
+            host_rss_bytes=most(self._rss_before, host_rss_peak_bytes()),
             failed=failed,
         )
 

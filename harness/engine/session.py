@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -227,6 +228,10 @@ class _Following:
             host_rss_bytes=now.host_rss_bytes,
         )
 
+    def aside(self) -> AbstractContextManager[None]:
+        """What is done inside is no part of what is measured; its seconds are with `beside`."""
+        return self._meter.aside()
+
     def breakdown(self) -> dict[str, int] | None:
         """What the peak of the first step consists of, in whichever part that was made."""
         if self._breakdown is None and self.beside.census is not None:
@@ -253,7 +258,10 @@ class _Following:
 def _made_on(job: Job, packages: Iterable[str] = ("torch", "transformers", "peft", "bitsandbytes")) -> dict[str, str]:
     """What the numbers of a training depend on that its run id does not hold."""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return versions | {"device": torch.cuda.get_device_name() if job.device == "cuda" else "cpu"}
+    if job.device == "cuda":
+        return versions | {"device": torch.cuda.get_device_name()}
+    # Sums are split among threads.
+    return versions | {"device": "cpu", "threads": str(torch.get_num_threads())}
 
 
 def _finite(loss: float | None) -> float:

@@ -239,6 +239,9 @@ def every_study(root: Path) -> Iterator[Faulty]:
     yield spoiled(root / "spoiled")
 
 
+NO_RECORD = "no record: the study stops in one line"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one fault: a row of the table of outcomes."""
@@ -255,6 +258,10 @@ def outcomes(found: Faulty) -> list[Outcome]:
     rows: dict[str, Outcome] = {}
     done = [record for record in found.others() if record.status == "completed"]
     for run_id, fault in found.hit.items():
+        if not any(record.run_id == run_id for record in found.starts[0].records):
+            code = f"{found.starts[0].code}, and says why"
+            rows.setdefault(fault, Outcome(fault, NO_RECORD, "by the next start", "no: no worker can begin", code))
+            continue
         record = found.of(run_id)
         words = [record.status, *([record.error.type] if record.error else [])]
         others = f"{len(done)} of {len(found.others())} other runs completed" if found.others() else "every run met it"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -46,6 +46,7 @@ class Scripted:
 
     folder: StudyFolder
     killed: frozenset[int]
+    status: Literal["killed", "diverged"] = "killed"
     seats: int = 1
     turn: int = 0
     store: RecordStore = field(init=False)
@@ -62,7 +63,7 @@ class Scripted:
     def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:
         for spec in specs:
             log = RunLog(spec, "paper", {}, Scorer(), warm=False)
-            record = log.record(Stopped("killed", "WorkerDied", "ended by SIGKILL", "train"), {}, 1.0)
+            record = log.record(Stopped(self.status, "WorkerDied", "ended by SIGKILL", "train"), {}, 1.0)
             if self.turn not in self.killed:
                 score = 20 + int(spec.run_id, 16) % 997 / 100
                 quality = dict.fromkeys(METRICS, score)
@@ -132,3 +133,17 @@ def test_an_arm_that_joins_a_frozen_study_is_chosen_for_when_its_trials_are_over
     expected_ids, expected = outcome(undisturbed)
     assert ids == expected_ids
     assert frozen["choices"] == expected["choices"]
+
+
+def test_a_trial_that_diverged_is_no_hole_in_a_study_and_a_confirm_run_is(
+    whole: tuple[Grid, Loaded, int, tuple[set[str], dict[str, Any]]], tmp_path: Path
+) -> None:
+    grid, loaded, made, _ = whole
+    found = {}
+    for turn in (1, made - 1):
+        folder = StudyFolder.of(tmp_path / str(turn), grid.study)
+        conductor = Scripted(folder, frozenset({turn}), "diverged")
+        found[turn] = Study(grid, folder, loaded, cast(Any, conductor), cast(PlainView, Silent()), Options()).run()
+    assert [len(finish.findings) for finish in found.values()] == [1, 1]
+    assert [finish.undone for finish in found.values()] == [(), ()]
+    assert [finish.exit_code for finish in found.values()] == [0, 1]

@@ -1,5 +1,6 @@
 """A training on a GPU that goes on from a checkpoint: captured steps, their moments and their random state."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,9 @@ class Noted:
 
     def measured(self) -> Measured:
         return Measured(seconds=1.0, allocated_bytes=1, reserved_bytes=1, host_rss_bytes=1)
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def breakdown(self) -> dict[str, int] | None:
         return None

@@ -4,7 +4,7 @@ import hashlib
 import json
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from results.store import write_atomically
 from run_study import main
 from study.arms import Precision
 from study.examples import Example
+from study.runs import Purpose, Stage
 from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
 from tests.unit.harness.conftest import encode, training
@@ -65,6 +66,9 @@ class Noted:
 
     def measured(self) -> Measured:
         return Measured(seconds=10.0, allocated_bytes=None, reserved_bytes=None, host_rss_bytes=1000)
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def breakdown(self) -> dict[str, int] | None:
         return {"adapters": 7}
@@ -240,7 +244,9 @@ def test_seconds_add_up_without_what_was_made_again_and_peaks_are_the_highest(be
 
 
 def test_figures_that_nobody_took_of_all_parts_are_missing_in_the_record_of_a_resumed_run() -> None:
-    spec = block(grid_of())[0]
+    trial = block(grid_of())[0]
+    test_split = replace(trial.evaluated, split="test")
+    spec = replace(trial, stage=Stage.CONFIRM, trial=None, purpose=Purpose.TUNED, evaluated=test_split)
     records = []
     for resumed in (None, Resumed(6, 8, 20.0, 800, 850, None)):
         log = RunLog(spec, "paper", {}, Scorer(), warm=False, energy_of_run=EnergyPart(joules=9.0, seconds=3.0))
@@ -258,6 +264,12 @@ def test_figures_that_nobody_took_of_all_parts_are_missing_in_the_record_of_a_re
     train = record.memory.train
     assert train is not None
     assert (train.allocated_bytes, train.reserved_bytes, train.host_rss_bytes) == (800, 900, 950)
+    # The earlier part of a trial may have been made in a warm worker, whose reserved bytes are those of many runs.
+    log = RunLog(trial, "paper", {}, Scorer(), warm=False, resumed=Resumed(6, 8, 20.0, 800, 5_000, None))
+    log.add_phase(PhaseEnded("train", 5.0, 700, 900, 950), None, None)
+    of_trial = log.record(Completed(1.0), {}, 8.0).memory.train
+    assert of_trial is not None
+    assert (of_trial.allocated_bytes, of_trial.reserved_bytes) == (800, None)
     assert (train.process_bytes, train.device_bytes, train.source) == (None, None, SOURCE)
     assert record.memory.load == alone.memory.load
     assert (process_peak(alone), process_peak(record)) == (1_900, None)

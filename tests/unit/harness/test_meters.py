@@ -1,5 +1,6 @@
 """What a worker reports of its phases, also of one that fails."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,22 @@ def test_a_failed_phase_has_the_peak_of_the_host_memory_that_it_took(meter: Phas
     after = last(told).host_rss_bytes or 0
     assert failed > before + size // 2
     assert after < failed - size // 2
+
+
+def test_what_is_aside_has_a_peak_of_its_own(meter: PhaseMeter, told: list[Event]) -> None:
+    if not reset_host_rss_peak():
+        pytest.skip("the kernel does not start the peak of resident memory anew")
+    peaks = []
+    for aside in (False, True):
+        with meter.measure("train"):
+            own = b"x" * (64 * 2**20)
+            del own
+            with meter.aside() if aside else nullcontext():
+                more = b"x" * (192 * 2**20)
+                del more
+        ended = told[-1]
+        assert isinstance(ended, PhaseEnded)
+        peaks.append(ended.host_rss_bytes or 0)
+    assert peaks[0] - peaks[1] > 96 * 2**20
+    # What the phase itself had needed before is not forgotten.
+    assert peaks[1] - (host_rss_peak_bytes() or 0) > 32 * 2**20

@@ -87,7 +87,7 @@ def test_stacked_trials_have_the_losses_and_weights_of_separate_runs(
     for number, trial in enumerate(TRIALS):
         matrices, expected = alone(base, arm, trial, encoded, SETTINGS)
         assert losses[number] == pytest.approx(expected, abs=1e-5)
-        assert furthest(stack.adapter(number), matrices) < 3e-5
+        assert furthest(stack.adapter(number), matrices) < 2e-4
     assert all(own[-1] < own[0] - 0.1 for own in losses)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness import workers
 from harness.messages import TryPrecisions
-from harness.workers import Hung, Silent, Template, Worker
+from harness.workers import Allowance, Hung, Silent, Template, Worker
 from tests.integration.commands import ROOT, environment
 
 MAIN = """
@@ -55,19 +55,19 @@ def test_a_worker_that_says_nothing_hangs_only_where_it_gives_no_sign_of_life(
         monkeypatch.setattr(workers, "HUNG_AFTER_S", 3.0)
         # It has nothing to do, and nothing to say.
         with pytest.raises(Silent) as told:
-            worker.next_event(time.monotonic() + 6.0)
+            worker.next_event(Allowance(6.0))
         assert not isinstance(told.value, Hung)
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(Hung, match="no sign of life for 3 s"):
             worker.next_event()
-        # What lies in the pipe already comes before a deadline that has passed.
+        # What lies in the pipe already comes although nothing more is allowed.
         os.kill(worker.pid, signal.SIGCONT)
         worker.send(TryPrecisions((), "cpu"))
         told_late = None
         while told_late is None:
             time.sleep(0.1)
             with suppress(Silent):
-                told_late = worker.next_event(time.monotonic() - 1.0)
+                told_late = worker.next_event(Allowance(-1.0))
         assert told_late.kind == "precisions_tried"
     finally:
         worker.end()
