@@ -197,7 +197,7 @@ class RunLog:
             return MemoryPart(
                 allocated_bytes=ended.allocated_bytes,
                 host_rss_bytes=ended.host_rss_bytes,
-                source="warm worker: allocated peak only",
+                source=source if parted else "warm worker: allocated peak only",
                 until_failure=ended.failed,
             )
         return MemoryPart(
