@@ -162,7 +162,8 @@ class _Reader:
             if key in result:
                 self.faults.append((where, f"duplicate key (again on line {line})", None))
                 continue
-            result[key] = self.value(value_node, where) if self._is_text(key, where) else None
+            if self._is_text(key, where):
+                result[key] = self.value(value_node, where)
         return result
 
     def _scalar(self, text: str, kind: str, place: tuple[str | int, ...]) -> Any:

@@ -272,6 +272,10 @@ TEXTS = {
         'tune: {trials: 4, select_by: "\\ud800"}',
         "tune.select_by '\\ud800': the character '\\ud800' …",
     ),
+    "a lone surrogate as key": (
+        'tune: {trials: 4, "\\ud800": 1}',
+        "tune.\\ud800 '\\ud800': the character '\\ud800' is …",
+    ),
     "a key with line breaks": ('tune: {trials: 4, "a\\nb": 1}', "tune.a\\nb: unknown key: choose from trials, …"),
     "10 kB of text": (f"tune: {{trials: {'x' * 10_000}}}", f"tune.trials '{'x' * 58}…: must be a whole number"),
     "a key of 10 kB": (f"tune: {{trials: 4, ? {'x' * 10_000} : 1}}", f"tune.{'x' * 59}…: unknown key: choose from …"),
