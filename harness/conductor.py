@@ -256,8 +256,8 @@ class Conductor:
                 if isinstance(event, ModelReady):
                     return event
                 if isinstance(event, Raised):
-                    # Anything but this kind is a fault of the machine, not of the model that was asked for.
-                    raise (ModelUnavailable if event.type == "ModelError" else NoWorkers)(event.message)
+                    # A worker that cannot begin is no fault of the model that was asked for.
+                    raise (ModelUnavailable if event.begun else NoWorkers)(event.message)
         except WorkerDied as error:
             raise NoWorkers(f"the process that prepares the model died ({error}): see {worker.log}") from error
         except Silent as error:

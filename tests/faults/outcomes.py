@@ -23,26 +23,10 @@ from results.schema import Record
 from results.store import read_records
 from study.grid import load_grid
 from study.runs import RunSpec
-from tests.faults.starts import STUDY, Place, Start
+from tests.faults.starts import GRID, STUDY, Place, Start
 from tests.integration.commands import ROOT
 
 SITE = ROOT / "tests" / "faults" / "site"
-GRID = """
-study: {study}
-model: {{id: {model}}}
-data:
-  source: generated
-  limits: {{train: 8, validation: 4, test: 4}}
-  generated: {{seed: 3, turns: [4, 5]}}
-prompt: {{template: summarize}}
-arms:
-{arms}
-space: {{rank: 4, alpha: [8, 16], learning_rate: {{low: 1e-3, high: 1e-2}}}}
-tune: {{trials: {trials}}}
-seeds: {seeds}
-training: {{device: cpu, steps: {steps}, batch_size: 4, max_tokens: 512{limit}}}
-generation: {{max_new_tokens: 6, batch_size: 4}}
-"""
 # Nothing is left to tune.
 POINT = ", rank: 4, alpha: 8, learning_rate: 0.001"
 LORA, QLORA = "name: lora, precision: bf16", "name: qlora, precision: nf4"
@@ -115,7 +99,7 @@ def grid_text(
         study=STUDY,
         model=model or model_folder("random/tiny-phi", None, "cpu").folder,
         arms="".join(f"  - {{{arm}}}\n" for arm in arms),
-        trials=trials,
+        tune=trials,
         seeds=list(seeds),
         steps=steps,
         limit="" if minutes is None else f", timeout_minutes: {minutes}",

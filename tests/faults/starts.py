@@ -20,7 +20,7 @@ from results.store import read_records
 from tests.integration.commands import ROOT, command, environment
 
 STUDY = "killed"
-# A folder of weights counts as pretrained: runs are scored, and there is a verdict that could change.
+# The small study that faults are injected into. A folder of weights counts as pretrained: runs are scored.
 GRID = """
 study: {study}
 model: {{id: {model}}}
@@ -32,13 +32,13 @@ prompt: {{template: summarize}}
 arms:
 {arms}
 space: {{rank: 4, alpha: [8, 16], learning_rate: {{low: 1e-3, high: 1e-2}}}}
-tune: {{trials: {trials}, tpe_trials: {tpe}}}
-seeds: [11, 12, 13]
-training: {{device: cpu, steps: {steps}, batch_size: 4, max_tokens: 512}}
+tune: {{trials: {tune}}}
+seeds: {seeds}
+training: {{device: cpu, steps: {steps}, batch_size: 4, max_tokens: 512{limit}}}
 generation: {{max_new_tokens: 6, batch_size: 4}}
-claims:
-  - {{candidate: qlora, reference: lora, metrics: [rouge1], margin: 5.0}}
 """
+# There is a verdict that could change.
+_CLAIMS = "claims:\n  - {candidate: qlora, reference: lora, metrics: [rouge1], margin: 5.0}\n"
 _LORA, _QLORA = "  - {name: lora, precision: bf16}\n", "  - {name: qlora, precision: nf4}\n"
 _OTHERS = "  - {name: zero-shot, precision: bf16, method: none}\n  - {name: int8-lora, precision: int8}\n"
 # In the environment of all processes of a study: they are found by it whoever their parent is.
@@ -49,14 +49,16 @@ GONE_WITHIN_S = 10.0
 
 def grid_text(*, whole: bool, steps: int = 2) -> str:
     """The study that is killed: 8 runs in two precisions; `whole` has 8-bit, baselines, a sampler's trials too."""
-    return GRID.format(
+    grid = GRID.format(
         study=STUDY,
         model=model_folder("random/tiny-phi", None, "cpu").folder,
         arms=_LORA + _QLORA + (_OTHERS if whole else ""),
-        trials=2 if whole else 1,
-        tpe=1 if whole else 0,
+        tune="2, tpe_trials: 1" if whole else "1, tpe_trials: 0",
+        seeds=[11, 12, 13],
         steps=steps,
+        limit="",
     )
+    return grid + _CLAIMS
 
 
 @dataclass(frozen=True)
