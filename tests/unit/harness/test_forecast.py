@@ -189,6 +189,7 @@ USELESS = {
     "a run without seconds": run(seconds={"total": 3.0}),
     "a run of no time": run(seconds={"train": 0.0, "total": 3.0}),
     "a run without parameters": run(parameters=None),
+    "a training made in parts": run(checks={"resumed_from_step": 6}),
     "a zero-shot run": baseline(seconds={"evaluate": 3.0, "total": 3.0}, tokens={}),
 }
 
