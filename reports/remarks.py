@@ -57,7 +57,7 @@ def engine_remark(records: Iterable[Record]) -> str:
     for record in records:
         told = record.checks.get("engine")
         engine = told if isinstance(told, dict) else {}
-        for lever, name in (("fused", "fused layers"), ("cuda_graphs", "CUDA graphs")):
+        for lever, name in (("fused", "fused layers"), ("cuda_graphs", "CUDA graphs"), ("kernels", "Triton kernels")):
             if lever in engine:
                 levers.setdefault(name, set()).add(bool(engine[lever]))
                 if not engine[lever]:

@@ -225,6 +225,7 @@ def read_training(section: TrainingSection, protocol: Protocol | None, problems:
             pass_tokens=section.engine.pass_tokens,
             pool_steps=section.engine.pool_steps,
             cuda_graphs=section.engine.cuda_graphs or None,
+            kernels=section.engine.kernels or None,
         ),
     )
 

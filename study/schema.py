@@ -230,6 +230,7 @@ class EngineSection(Section):
     pass_tokens: Annotated[int, Field(ge=16, le=10_000_000)] | None = None
     pool_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     cuda_graphs: bool = True
+    kernels: bool = True
 
 
 class TrainingSection(Section):

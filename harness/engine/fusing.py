@@ -1,30 +1,22 @@
-"""The training pass of an adapted layer as one operation: the same arithmetic in fewer kernels, keeping less.
+"""The training pass of an adapted model in fused form: the same arithmetic in fewer kernels, keeping less.
 
-PEFT computes `base(x) + lora_B(lora_A(x)) * scaling` operation by operation, each with its own casts, copies and kept
-tensors. Here the low-rank product is added into the base's output in place, and its gradient into the base's; what is
-kept for the way back is the layer's input, once, and the product with A. Only training takes this path: evaluation,
-also that of a model without an adapter, is computed as PEFT and transformers have it.
+Only training takes this path: evaluation, also that of a model without an adapter, is computed as PEFT and transformers
+have it.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import peft
 import torch
 from torch import nn
-from transformers import activations
 
-from harness.engine.rotary import fused_attention
-from harness.engine.sharing import SharedInput, int8_product, shares
-
-# These compute 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) operation by operation (transformers/activations.py).
-_WRITTEN_OUT = (activations.NewGELUActivation, activations.FastGELUActivation)
-# Frozen weights (outputs, inputs) of a layer in a dtype: as they are, or unpacked.
-Unpack = Callable[[torch.dtype], torch.Tensor]
+from harness.engine.blocks import WRITTEN_OUT, known_block
+from harness.engine.groups import Adapted, Group, Layer, Recast, unpacking
+from harness.engine.kernels import Kernels, Plain
+from harness.engine.sharing import SharedInput
 
 
 def unfusable(model: Any, *, on: bool) -> str | None:
@@ -35,42 +27,107 @@ def unfusable(model: Any, *, on: bool) -> str | None:
     return next(filter(None, map(_unfusable, _adapted(model))), None) if on else "switched off"
 
 
-@contextmanager
-def fused(model: Any, *, on: bool, inputs: SharedInput | None = None) -> Iterator[str | None]:
-    """Adapted layers, rotary attention and tanh-GELU of `model` in fused form for the block; yields why not, if not.
+class Fused:
+    """The fused form of a model. It is made once for an adapter: captured graphs read the casts that it keeps."""
 
-    Layers of LLM.int8 without an adapter keep their inputs no longer either, and share them through `inputs`.
-    """
-    layers = _adapted(model)
+    def __init__(
+        self,
+        model: Any,
+        *,
+        inputs: SharedInput | None = None,
+        kernels: bool = False,
+        scaling: torch.Tensor | None = None,
+    ) -> None:
+        """Makes it; nothing is computed in it before it is `applied`.
+
+        Args:
+            inputs: where products of LLM.int8 share what they quantise.
+            kernels: with the kernels of Triton.
+            scaling: alpha / rank of all adapters, instead of their own.
+        """
+        self._model = model
+        self._scaling = scaling
+        self._operations = Kernels() if kernels else Plain()
+        self._shared = inputs or SharedInput()
+        self._replaced = [
+            (parent, name, child)
+            for parent in model.modules()
+            for name, child in parent.named_children()
+            if isinstance(child, WRITTEN_OUT)
+        ]
+        self._forwards: list[tuple[Any, Callable[..., Any]]] = []
+        layers = {id(module): module for module in _adapted(model)}
+        inside = {id(module.get_base_layer()) for module in layers.values()}
+        groups: list[Group] = []
+        grouped: set[int] = set()
+        for block in model.modules():
+            members = {id(module) for module in block.modules()}
+            if grouped & members or not members & layers.keys():
+                continue
+            if (known := known_block(block, self._layer, self._operations)) is not None:
+                self._forwards.append((block, known[0]))
+                groups += known[1]
+                grouped |= members
+        for module in model.modules():
+            alone = id(module) in layers or (_is_int8(module) and id(module) not in inside)
+            if alone and id(module) not in grouped:
+                group = Group((self._layer(module),), self._operations)
+                self._forwards.append((module, partial(_only, group)))
+                groups.append(group)
+        self._recast = Recast(groups, model.get_input_embeddings().weight.dtype)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model computes in this form in the block."""
+        hook = self._model.get_input_embeddings().register_forward_pre_hook(self._recast)
+        for module, forward in self._forwards:
+            module.forward = forward
+        for parent, name, _ in self._replaced:
+            setattr(parent, name, nn.GELU(approximate="tanh"))
+        try:
+            yield
+        finally:
+            hook.remove()
+            for module, _ in self._forwards:
+                del module.forward
+            for parent, name, child in self._replaced:
+                setattr(parent, name, child)
+
+    def _layer(self, module: Any) -> Layer:
+        adapted = isinstance(module, peft.tuners.lora.LoraLayer)
+        base: Any = module.get_base_layer() if adapted else module
+        unpacks = isinstance(self._operations, Kernels) and hasattr(base.weight, "quant_state")
+        return Layer(
+            base,
+            base.forward,
+            unpacking(base, self._operations),
+            self._shared,
+            self._adapter(module) if adapted else None,
+            multiplies_unpacked=unpacks,
+        )
+
+    def _adapter(self, layer: Any) -> Adapted:
+        name = layer.active_adapters[0]
+        dropout = layer.lora_dropout[name]
+        drops = not isinstance(dropout, nn.Identity)
+        scaling = float(layer.scaling[name]) if self._scaling is None else self._scaling
+        return Adapted(layer.lora_A[name].weight, layer.lora_B[name].weight, dropout if drops else None, scaling)
+
+
+@contextmanager
+def fused(model: Any, *, on: bool, inputs: SharedInput | None = None, kernels: bool = False) -> Iterator[str | None]:
+    """`model` in its fused form for the block; yields why not, if not."""
     reason = unfusable(model, on=on)
     if reason is not None:
         yield reason
         return
-    replaced = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, _WRITTEN_OUT)
-    ]
-    shared = inputs or SharedInput()
-    inside = {id(layer.get_base_layer()) for layer in layers}
-    frozen: list[Any] = [module for module in model.modules() if _is_int8(module) and id(module) not in inside]
-    for layer in layers:
-        layer.forward = partial(_forward, _side(layer, shared))
-    for layer in frozen:
-        layer.forward = partial(_frozen_forward, _Frozen(layer, layer.forward, _unpacking(layer), shared))
-    for parent, name, _ in replaced:
-        setattr(parent, name, nn.GELU(approximate="tanh"))
-    attentions: list[Any] = [(module, forward) for module in model.modules() if (forward := fused_attention(module))]
-    for module, forward in attentions:
-        module.forward = forward
-    try:
+    with Fused(model, inputs=inputs, kernels=kernels).applied():
         yield None
-    finally:
-        for module in (*layers, *frozen, *(module for module, _ in attentions)):
-            del module.forward
-        for parent, name, child in replaced:
-            setattr(parent, name, child)
+
+
+def _only(group: Group, x: torch.Tensor) -> torch.Tensor:
+    (result,) = group(x)
+    return result
 
 
 def _adapted(model: Any) -> list[Any]:
@@ -88,137 +145,3 @@ def _unfusable(layer: Any) -> str | None:
     if layer.lora_variant:
         return "DoRA is no plain sum"
     return None
-
-
-def _unpacking(base: Any) -> Unpack:
-    """How the frozen weights of a layer are had for its gradient: exactly as bitsandbytes has them on the way back."""
-    if hasattr(base, "unpacked"):
-        return base.unpacked  # type: ignore[no-any-return]
-    if hasattr(base.weight, "quant_state"):
-        functional: Any = importlib.import_module("bitsandbytes.functional")
-
-        def from_4bit(dtype: torch.dtype) -> torch.Tensor:
-            unpacked: torch.Tensor = functional.dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state)
-            return unpacked.to(dtype)
-
-        return from_4bit
-    if hasattr(base, "state"):
-
-        def from_8bit(dtype: torch.dtype) -> torch.Tensor:
-            scales = base.state.SCB.unsqueeze(1).mul(1.0 / 127.0)
-            unpacked: torch.Tensor = base.state.CB.to(dtype, copy=True).mul_(scales)
-            return unpacked
-
-        return from_8bit
-    return base.weight.to  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class _Frozen:
-    """A frozen layer, its own way forward, and how its weights are had for the gradient of its input."""
-
-    base: nn.Module
-    plain: Callable[[torch.Tensor], torch.Tensor]
-    unpack: Unpack
-    shared: SharedInput
-
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's own output."""
-        if shares(self.base, x):
-            return int8_product(self.base, x, self.shared, fixed=torch.cuda.is_current_stream_capturing())
-        return self.plain(x)
-
-
-@dataclass(frozen=True, slots=True)
-class _Side(_Frozen):
-    """An adapter beside its frozen layer."""
-
-    down: nn.Parameter
-    up: nn.Parameter
-    dropout: nn.Module
-    scaling: float
-
-
-def _side(layer: Any, shared: SharedInput) -> _Side:
-    name, base = layer.active_adapters[0], layer.get_base_layer()
-    return _Side(
-        base,
-        base,
-        _unpacking(base),
-        shared,
-        layer.lora_A[name].weight,
-        layer.lora_B[name].weight,
-        layer.lora_dropout[name],
-        layer.scaling[name],
-    )
-
-
-def _forward(side: _Side, x: torch.Tensor) -> torch.Tensor:
-    dropped = None if isinstance(side.dropout, nn.Identity) else side.dropout(x)
-    function: Any = _AdaptedLinear
-    result: torch.Tensor = function.apply(x, dropped, side.down, side.up, side)
-    return result
-
-
-def _frozen_forward(layer: _Frozen, x: torch.Tensor) -> torch.Tensor:
-    function: Any = _FrozenLinear
-    result: torch.Tensor = function.apply(x, layer)
-    return result
-
-
-class _FrozenLinear(torch.autograd.Function):
-    """y = base(x) of a frozen layer that nothing is learned beside: nothing is kept for the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: _Frozen) -> torch.Tensor:
-        ctx.layer = layer
-        return layer.product(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        (gradient,) = gradients
-        return gradient @ ctx.layer.unpack(gradient.dtype), None
-
-
-class _AdaptedLinear(torch.autograd.Function):
-    """y = base(x) + scaling · (x Aᵀ) Bᵀ for x (…, inputs), A (rank, inputs), B (outputs, rank); the base is frozen.
-
-    `dropped` is x behind the adapter's dropout, None without one. A and B are cast to the dtype of x, as
-    `AdapterLinear` does, and their gradients back.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        dropped: torch.Tensor | None,
-        down: torch.Tensor,
-        up: torch.Tensor,
-        side: _Side,
-    ) -> torch.Tensor:
-        # Gradients are off in here: bitsandbytes keeps nothing of its own, and LLM.int8 not the input.
-        output = side.product(x)
-        source = (x if dropped is None else dropped).reshape(-1, x.shape[-1])
-        # In the dtype of x, as they are needed again on the way back.
-        down, up = down.to(x.dtype), (up * side.scaling).to(x.dtype)
-        middle = source @ down.T
-        output.view(-1, output.shape[-1]).addmm_(middle, up.T)
-        ctx.save_for_backward(source, middle, down, up)
-        ctx.side, ctx.shape, ctx.is_dropped = side, x.shape, dropped is not None
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        source, middle, down, up = ctx.saved_tensors
-        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
-        dtype = gradient.dtype
-        for_middle = gradient @ up
-        for_up = (gradient.T @ middle).to(ctx.side.up.dtype).mul_(ctx.side.scaling)
-        for_down = (for_middle.T @ source).to(ctx.side.down.dtype)
-        for_x = gradient @ ctx.side.unpack(dtype) if ctx.needs_input_grad[0] else None
-        for_dropped = None
-        if ctx.is_dropped:
-            for_dropped = (for_middle @ down).view(ctx.shape) if ctx.needs_input_grad[1] else None
-        elif for_x is not None:
-            for_x.addmm_(for_middle, down)
-        return None if for_x is None else for_x.view(ctx.shape), for_dropped, for_down, for_up, None

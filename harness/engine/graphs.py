@@ -51,15 +51,16 @@ def obstacle(base: Base, training: Training, *, repeats_dropout: bool, fused: bo
 
 
 @contextmanager
-def side_stream(*, on: bool) -> Iterator[None]:
+def side_stream(*, on: bool, stream: Any = None) -> Iterator[None]:
     """Runs the block on a stream of its own, as captures must be; everything before is waited for, and the block after.
 
-    Steps that are not captured run there too: memory freed on one stream is not used on another.
+    Steps that are not captured run there too: memory freed on one stream is not used on another. `stream` is the one of
+    an earlier block, whose memory this one is to use.
     """
     if not on:
         yield
         return
-    stream = torch.cuda.Stream()
+    stream = stream or torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield
@@ -67,8 +68,8 @@ def side_stream(*, on: bool) -> Iterator[None]:
 
 
 class Captured:
-    """The steps of one training: a graph for each shape of pass, and one for the update. All share one pool of memory,
-    since no two of them run at once, and gradients keep their place from step to step."""
+    """The steps of a training, and of others like it: a graph for each shape of pass, and one for the update. All share
+    one pool of memory, since no two of them run at once, and gradients keep their place from step to step."""
 
     def __init__(self, compute: Pass, update: Update, largest: Shape, inputs: SharedInput) -> None:
         self._inputs = inputs
@@ -118,6 +119,7 @@ class Captured:
         # What steps outside the pool had reserved would stay beside the pool, which holds as much again.
         gc.collect()
         torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         self._known(self._largest)
         self._updating, norm = self._capture(self._update)
@@ -135,9 +137,14 @@ class Captured:
     def _capture(self, work: Callable[[], torch.Tensor]) -> tuple[Any, torch.Tensor]:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
+        # cuBLAS makes a workspace where it finds none: in the pool, then, for as long as there are graphs. One from
+        # outside is freed when the next phase begins, and a graph that is kept would write to somebody else's memory.
+        torch._C._cuda_clearCublasWorkspaces()
         graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
             result = work()
         finally:
             graph.capture_end()
+            # Back to the pool, for the next capture; no step outside may find it.
+            torch._C._cuda_clearCublasWorkspaces()
         return graph, result

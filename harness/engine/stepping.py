@@ -86,6 +86,18 @@ class Stepper:
         self._held = False
         self.forget_gradients()
 
+    def begin_again(self, rate: float) -> None:
+        """As before the first step, with this peak learning rate; gradients that have a place keep it."""
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        # From where it is, in its precision, as for the first training.
+        self._peak_rate = float(self._optimizer.param_groups[0]["lr"])
+        self.skipped = 0
+        self.forget_gradients()
+
     def set_rate(self, factor: float) -> None:
         """The learning rate of the next step, as a share of its peak."""
         for group in self._optimizer.param_groups:

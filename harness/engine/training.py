@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +11,17 @@ import torch
 
 from harness.engine.adapting import Adapter
 from harness.engine.attention import unmasked
-from harness.engine.batches import TrainingPlan, logit_places, step_count, training_plan
+from harness.engine.batches import logit_places, step_count, training_plan
 from harness.engine.batching import Batch, collate
 from harness.engine.census import counted
 from harness.engine.checkpoints import Tally
 from harness.engine.encoding import Encoded
-from harness.engine.fusing import fused, unfusable
-from harness.engine.graphs import Captured, Crowded, obstacle, side_stream
+from harness.engine.graphs import Crowded
 from harness.engine.keeping import Beside
-from harness.engine.loading import Base, asks_the_host
+from harness.engine.loading import Base
 from harness.engine.restoring import Live
-from harness.engine.sharing import SharedInput
-from harness.engine.stepping import Stepper, make_state, optimizer_for, summed_loss
+from harness.engine.rigging import Course, Rig
+from harness.engine.stepping import summed_loss
 from study.settings import EngineSettings, Training
 
 # Each costs the captures of all shapes again.
@@ -48,9 +47,12 @@ class Levers:
 
     no_fused: str | None
     no_graphs: str | None
+    no_kernels: str | None
     captured: int
     # Steps whose graphs had too little room for LLM.int8's outliers, made again without.
     redone: int = 0
+    # Of the captured shapes, those that an earlier training in this process had captured.
+    reused: int = 0
 
     def facts(self) -> dict[str, Any]:
         """As a record keeps them."""
@@ -59,7 +61,10 @@ class Levers:
             "fused_not": self.no_fused,
             "cuda_graphs": self.captured,
             "cuda_graphs_not": self.no_graphs,
+            "kernels": self.no_kernels is None,
+            "kernels_not": self.no_kernels,
             **({"steps_redone": self.redone} if self.redone else {}),
+            **({"graphs_reused": self.reused} if self.reused else {}),
         }
 
 
@@ -98,47 +103,45 @@ def train(
     Raises:
         Diverged: a loss or a gradient norm that is not finite (with fp16 scaling, only when it persists).
     """
+    return train_with(rig_for(base, adapter, examples, recipe), examples, recipe, on_step, beside)
+
+
+def rig_for(base: Base, adapter: Adapter, examples: Sequence[Encoded], recipe: Recipe, *, again: bool = False) -> Rig:
+    """What a training is made with. With `again` it serves others after it, on the same examples and of a recipe that
+    differs in the learning rate alone."""
     training = recipe.training
     lengths = [example.length for example in examples]
     count = step_count(len(examples), training.batch_size, steps=training.steps, epochs=training.epochs)
     plan = training_plan(lengths, training, count, recipe.seed)
-    model = adapter.model
-    model.train()
-    repeats_dropout = recipe.checkpointing and drops(model)
-    fuses = unfusable(model, on=bool(training.engine.fused)) is None
-    no_graphs = obstacle(base, training, repeats_dropout=repeats_dropout, fused=fuses)
-    inputs = SharedInput()
-    if no_graphs is None and asks_the_host(base.model):
-        inputs.prepare(base.device)
-    set_checkpointing(base.model, on=recipe.checkpointing, keep_random_state=repeats_dropout)
-    optimizer = optimizer_for(model, training, recipe.learning_rate, base.device, captured=no_graphs is None)
-    if training.optimizer == "adamw":
-        make_state(optimizer)
-    scaler = torch.amp.GradScaler(base.device, enabled=base.dtype == torch.float16)
     places = logit_places(plan, [(e.length, len(_learned(e, training))) for e in examples], training)
+    course = Course(plan, max(lengths), places, repeats_dropout=recipe.checkpointing and drops(adapter.model))
+    return Rig(base, adapter, training, course, recipe.learning_rate, again=again)
+
+
+def train_with(
+    rig: Rig, examples: Sequence[Encoded], recipe: Recipe, on_step: OnStep, beside: Beside = NOTHING
+) -> Trained:
+    """Trains the adapter of a rig as `train` does; losses and adapter are those of a new rig.
+
+    Raises:
+        Diverged: as `train`.
+    """
+    base, model, count = rig.base, rig.adapter.model, len(rig.course.plan.steps)
+    model.train()
+    set_checkpointing(base.model, on=recipe.checkpointing, keep_random_state=rig.course.repeats_dropout)
+    rig.begin(recipe.learning_rate)
     torch.manual_seed(recipe.seed + 1)
     try:
-        with (
-            fused(model, on=bool(training.engine.fused), inputs=inputs) as no_fused,
-            unmasked(base, max(lengths) + training.engine.pad_to_multiple),
-            side_stream(on=no_graphs is None),
-        ):
-            stepper = Stepper(base, model, optimizer, scaler, training, places if base.device == "cuda" else None)
-            live = Live(model, optimizer, scaler, stepper, base.device)
+        with rig.installed():
+            live = Live(model, rig.optimizer, rig.scaler, rig.stepper, base.device)
             page = None if beside.keeper is None else beside.keeper.put_back(live, count)
             tally = Tally() if page is None else page.tally
-            no_graphs = no_graphs or tally.given_up
-            if no_graphs is None:
-                stepper.hold_gradients()
-            largest = _largest(places)
-            captured = None
-            if no_graphs is None and largest is not None:
-                captured = Captured(stepper.compute, stepper.update, largest, inputs)
+            no_graphs = rig.no_graphs or tally.given_up
             # What a later step holds is not the peak of the training.
             census = beside.census if page is None else None
-            first = nullcontext() if census is None else counted(base, adapter, optimizer, census)
-            loop = _Loop(stepper, examples, recipe, on_step, captured, no_graphs)
-            return loop.run(plan, first, no_fused, tally, lambda: beside.step_made(live, tally, count))
+            first = nullcontext() if census is None else counted(base, rig.adapter, rig.optimizer, census)
+            loop = _Loop(rig, examples, recipe, on_step, no_graphs)
+            return loop.run(first, tally, lambda: beside.step_made(live, tally, count))
     finally:
         set_checkpointing(base.model, on=False)
         model.eval()
@@ -146,12 +149,6 @@ def train(
 
 def _learned(example: Encoded, training: Training) -> Sequence[int]:
     return range(1, example.length) if training.loss_on == "all" else example.completion
-
-
-def _largest(places: Mapping[tuple[int, int], int] | None) -> tuple[int, int, int] | None:
-    """The shape with most padded tokens, and of those with most logits."""
-    shapes = [(*shape, logits) for shape, logits in (places or {}).items()]
-    return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[2]), default=None)
 
 
 def drops(model: Any) -> bool:
@@ -166,34 +163,33 @@ class _Loop:
 
     def __init__(
         self,
-        stepper: Stepper,
+        rig: Rig,
         examples: Sequence[Encoded],
         recipe: Recipe,
         on_step: OnStep,
-        captured: Captured | None,
         no_graphs: str | None,
     ) -> None:
-        self._stepper = stepper
+        self._rig = rig
+        self._stepper = rig.stepper
         self._examples = examples
         self._recipe = recipe
         self._on_step = on_step
-        self._captured = captured
+        self._captured = rig.captured() if no_graphs is None else None
         self._no_graphs = no_graphs
         self._tally = Tally()
 
     def run(
         self,
-        plan: TrainingPlan,
         first: AbstractContextManager[None],
-        no_fused: str | None,
         tally: Tally,
         step_made: Callable[[], None],
     ) -> Trained:
         """Makes the steps that `tally` has not counted yet."""
         self._tally = tally
         made, known_tokens = len(tally.losses), tally.tokens
+        reused = self._captured.shapes if self._captured else 0
         start = last = time.monotonic()
-        steps = [[self._examples[index] for index in indices] for indices in plan.steps]
+        steps = [[self._examples[index] for index in indices] for indices in self._rig.course.plan.steps]
         batches = self._stepper.gathered(steps[made]) if made < len(steps) else []
         for number, chosen in enumerate(steps[made:], start=made + 1):
             known = self._captured.shapes if self._captured else 0
@@ -217,7 +213,8 @@ class _Loop:
             step_made()
             last = time.monotonic()
             batches = following
-        levers = Levers(no_fused, self._no_graphs, tally.captured, tally.redone)
+        rig = self._rig
+        levers = Levers(rig.no_fused, self._no_graphs, rig.no_kernels, tally.captured, tally.redone, reused)
         return Trained(
             tuple(tally.losses),
             len(steps),
@@ -240,6 +237,7 @@ class _Loop:
         except Crowded:
             # Made again, the step shows how much room is needed.
             self._tally.redone += 1
+            self._rig.worn = True
             self._captured.forget()
             if self._tally.redone == _REDONE_AT_MOST:
                 self._give_graphs_up("LLM.int8 met more outlier columns than captured steps have room for")
@@ -255,7 +253,7 @@ class _Loop:
     def _give_graphs_up(self, reason: str) -> None:
         self._no_graphs = self._tally.given_up = reason
         self._captured = None
-        self._stepper.release_gradients()
+        self._rig.give_up()
         torch.cuda.synchronize()
 
 

@@ -22,7 +22,9 @@ import transformers
 from torch import nn
 
 from harness.engine.adapting import attach, detach
-from harness.engine.fusing import _unpacking, fused
+from harness.engine.fusing import fused
+from harness.engine.groups import unpacking
+from harness.engine.kernels import Plain
 from harness.engine.loading import Base
 from harness.engine.stepping import make_state
 from study.arms import Arm, Method, Precision
@@ -94,7 +96,7 @@ class Stack:
             # Leaves that share the row's memory: a first layer, whose input needs no gradient, is on the tape by them.
             views = down.detach().requires_grad_(), up.detach().requires_grad_()
             self.layers[path] = _Layer(
-                linear, linear.forward, _unpacking(linear), *views, for_down, for_up, scales, self._masks
+                linear, linear.forward, unpacking(linear, Plain()), *views, for_down, for_up, scales, self._masks
             )
             at = end
         self._optimizer = self._adamw()

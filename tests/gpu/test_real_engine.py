@@ -93,7 +93,7 @@ def test_int8_steps_with_too_little_room_for_outliers_are_made_again(monkeypatch
         nonlocal seen
         made = as_found(self, rows, state)
         seen += 1
-        # The first step, of 2 layers that quantise 4 times, is as if it had met no outlier; those made again are not.
+        # The first step, of 2 layers that quantise 3 times, is as if it had met no outlier; those made again are not.
         if seen <= blind:
             self._seen.clear()
         else:
@@ -101,7 +101,7 @@ def test_int8_steps_with_too_little_room_for_outliers_are_made_again(monkeypatch
         return made
 
     monkeypatch.setattr(SharedInput, "_as_found", forgetful)
-    blind = 2 * 4
+    blind = 2 * 3
     made_again = fitted(base, Precision.INT8, wide)
     assert made_again.levers.no_graphs is None
     assert made_again.levers.redone > 0

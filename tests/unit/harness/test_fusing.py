@@ -16,10 +16,11 @@ from harness.engine.adapting import attach
 from harness.engine.attention import with_keys_repeated, written_out
 from harness.engine.batches import logit_places, training_plan
 from harness.engine.batching import IGNORED, collate, gathered
+from harness.engine.blocks import angles_of
 from harness.engine.encoding import Encoded
-from harness.engine.fusing import fused
+from harness.engine.fusing import Fused, fused
+from harness.engine.kernels import Plain
 from harness.engine.loading import Base
-from harness.engine.rotary import rotated
 from harness.engine.stepping import summed_loss
 from harness.engine.training import Recipe, Trained, train
 from harness.engine.trying import probe_arm
@@ -120,6 +121,41 @@ def test_gradients_are_those_of_peft(load: Load, examples: tuple[Example, ...]) 
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("model", ["phi", "llama"])
+def test_gradients_that_have_their_place_are_added_to(load: Load, examples: tuple[Example, ...], model: str) -> None:
+    base = load(Precision.FP32)
+    base = llama(base) if model == "llama" else base
+    adapter = attach(base, probe_arm(Precision.FP32), SET, training(), seed=7)
+    batch = collate(encode(base, examples)[:3], 0, "cpu", EngineSettings())
+    trained = [p for p in adapter.model.parameters() if p.requires_grad]
+    with fused(adapter.model, on=True):
+        summed_loss(base, batch, EngineSettings()).backward()
+        once = [p.grad.clone() for p in trained if p.grad is not None]
+        summed_loss(base, batch, EngineSettings()).backward()
+        places = [p.grad.data_ptr() for p in trained if p.grad is not None]
+        summed_loss(base, batch, EngineSettings()).backward()
+    assert len(once) == len(trained)
+    assert [p.grad.data_ptr() for p in trained if p.grad is not None] == places
+    for parameter, first in zip(trained, once, strict=True):
+        torch.testing.assert_close(parameter.grad, 3.0 * first, rtol=1e-4, atol=1e-6)
+
+
+def test_a_scaling_that_lies_in_memory_scales_as_a_number_does(load: Load, examples: tuple[Example, ...]) -> None:
+    base = load(Precision.FP32)
+    adapter = attach(base, probe_arm(Precision.FP32), SET, training(), seed=7)
+    batch = collate(encode(base, examples)[:3], 0, "cpu", EngineSettings())
+    found = []
+    for scaling in (None, torch.tensor(SET.alpha / SET.rank)):
+        with Fused(adapter.model, scaling=scaling).applied():
+            loss = summed_loss(base, batch, EngineSettings())
+            loss.backward()
+        found.append((loss.item(), [p.grad.clone() for p in adapter.model.parameters() if p.grad is not None]))
+        adapter.model.zero_grad(set_to_none=True)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for first, second in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
 def test_afterwards_the_model_is_as_it_was(load: Load, examples: tuple[Example, ...]) -> None:
     base = load(Precision.FP32)
     adapter = attach(base, probe_arm(Precision.FP32), SET, training(), seed=7)
@@ -167,6 +203,8 @@ def test_without_a_gpu_it_says_that_nothing_was_captured(load: Load, examples: t
         "fused_not": None,
         "cuda_graphs": 0,
         "cuda_graphs_not": "no GPU",
+        "kernels": False,
+        "kernels_not": "no GPU",
     }
 
 
@@ -211,15 +249,16 @@ def test_a_bound_on_the_tokens_of_a_pass_moves_no_number(load: Load, examples: t
 
 def test_rotation_is_that_of_transformers() -> None:
     generator = torch.Generator().manual_seed(1)
-    heads = torch.randn((2, 5, 3, 10), generator=generator, dtype=torch.float64, requires_grad=True)
+    heads = torch.randn((2, 5, 3, 10), generator=generator, dtype=torch.float64)
     angles = torch.rand((2, 5, 2), generator=generator, dtype=torch.float64).repeat(1, 1, 2)
-    cosines, sines = angles.cos(), angles.sin()
-    turned = rotated(heads, cosines, sines)
+    turned = heads.clone()
+    half = angles_of((angles.cos(), angles.sin()))
+    Plain().turn_(turned, *half)
     key = heads.transpose(1, 2)
-    expected, _ = apply_rotary_pos_emb(key[..., :4], key[..., :4], cosines, sines)
+    expected, _ = apply_rotary_pos_emb(key[..., :4], key[..., :4], angles.cos(), angles.sin())
     torch.testing.assert_close(turned[..., :4], expected.transpose(1, 2))
     assert torch.equal(turned[..., 4:], heads[..., 4:])
-    assert torch.autograd.gradcheck(lambda x: rotated(x, cosines, sines), heads)
+    torch.testing.assert_close(Plain().turned_back(turned, *half), heads)
 
 
 @pytest.mark.parametrize("attend", [written_out, with_keys_repeated])

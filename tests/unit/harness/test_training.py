@@ -7,8 +7,7 @@ import pytest
 import torch
 import transformers
 
-from harness.engine import attention
-from harness.engine import training as engine
+from harness.engine import attention, rigging
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, resolve_targets
 from harness.engine.attention import UNMASKED, unmasked
 from harness.engine.batching import collate
@@ -257,7 +256,7 @@ def test_moments_made_before_the_first_step_move_no_number(
     results = []
     for made in (True, False):
         if not made:
-            monkeypatch.setattr(engine, "make_state", lambda optimizer: None)
+            monkeypatch.setattr(rigging, "make_state", lambda optimizer: None)
         base = load(precision)
         adapter = adapted(base, precision, settings)
         losses = fit(base, adapter, encode(base, examples), settings)

@@ -64,7 +64,9 @@ def test_a_run_id_does_not_change_by_accident() -> None:
     # Every recorded run would be made again. Where a change is meant, raise DIGEST_VERSION and write the new ids here.
     def plain_engine(run: RunSpec) -> RunSpec:
         # Without the levers that came later a run has the name that it had before them.
-        training = run.training and replace(run.training, engine=EngineSettings(fused=None, cuda_graphs=None))
+        training = run.training and replace(
+            run.training, engine=EngineSettings(fused=None, cuda_graphs=None, kernels=None)
+        )
         return replace(run, training=training, generation=replace(run.generation, static_cache=None))
 
     ids = [plain_engine(run).run_id for run in (RUN, TRIAL, ZERO_SHOT)]
@@ -164,6 +166,7 @@ SETTINGS = (
     "training.engine.pass_tokens=2048",
     "training.engine.pool_steps=64",
     "training.engine.cuda_graphs=false",
+    "training.engine.kernels=false",
     "generation.static_cache=false",
     "generation.max_new_tokens=9",
     "generation.batch_size=8",
@@ -274,12 +277,13 @@ def test_settings_become_plain_json() -> None:
         "pass_tokens": None,
         "pool_steps": None,
         "cuda_graphs": True,
+        "kernels": True,
     }
     assert plain(replace(RUN.generation, dtype=Dtype.FP16))["dtype"] == "fp16"
 
 
 def test_a_lever_that_came_later_and_is_off_leaves_old_digests_alone() -> None:
     assert RUN.training is not None
-    off = replace(RUN.training.engine, fused=None, cuda_graphs=None)
+    off = replace(RUN.training.engine, fused=None, cuda_graphs=None, kernels=None)
     assert canonical(off) == {"completion_logits": True, "pad_to_multiple": 8}
     assert "static_cache" not in str(canonical(replace(RUN.generation, static_cache=None)))
