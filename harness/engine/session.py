@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ import torch
 from harness.engine.adapting import Adapter, AdapterError, attach, base_parameters, detach, moved, save
 from harness.engine.batches import evaluation_plan, loss_plan
 from harness.engine.census import Census
-from harness.engine.checkpoints import CheckpointFiles, Measured, Page
+from harness.engine.checkpoints import PAGE, CheckpointFiles, Measured, Page
 from harness.engine.encoding import Encoded, Encodings
 from harness.engine.generating import Writer, Written
 from harness.engine.keeping import Beside, Keeper
@@ -31,14 +31,16 @@ from harness.engine.loading import (
     multiplies_in_bf16,
 )
 from harness.engine.meters import PhaseMeter
+from harness.engine.rigging import Rig, rig_key
+from harness.engine.shelving import Shelf
 from harness.engine.stepping import Diverged
-from harness.engine.training import Recipe, train, validation_loss
+from harness.engine.training import Recipe, rig_for, train_with, validation_loss
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised, Resumed
 from harness.pruning import WAYPOINTS, Pruned, Watch
 from study.arms import Dtype
 from study.models import ModelSpec
 from study.prompts import PromptTemplate
-from study.runs import RunSpec
+from study.runs import RunSpec, Stage
 from study.settings import EngineSettings
 
 Emit = Callable[[Event], None]
@@ -47,13 +49,14 @@ ZERO_SHOT_MAX_TOKENS = 2048
 
 
 class Session:
-    """The state of a worker between jobs: the base that is loaded, if any."""
+    """The state of a worker between jobs: the base that is loaded, if any, and what its last trial was trained with."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._base: Base | None = None
         self._loaded: tuple[object, ...] | None = None
         self._encodings = Encodings()
+        self._shelf = Shelf()
 
     def run(self, job: Job) -> None:
         """Runs one job and reports how it ended; what it raises is reported too, and ends the process's use."""
@@ -83,17 +86,27 @@ class Session:
     def _run(self, job: Job, meter: PhaseMeter) -> float:
         base = self._loaded_base(job, meter)
         if job.train_file is None:
+            self._shelf.clear()
             self._emit(Facts("parameters", base_parameters(base)))
             self._emit(Facts("checks", {"dtypes": dtype_census(base.model)}))
             return self._evaluate(base, job, meter)
-        adapter = self._trained(base, job, meter)
+        kind = _kind(job)
+        rig = self._trained(base, job, meter, kind)
+        adapter, kept = rig.adapter, self._shelf.keep(kind, rig, _evaluation(job))
+        # What is not kept is not in the way of the evaluation.
+        del rig
         try:
-            loss = self._evaluate(base, job, meter)
+            with self._shelf.evaluating(_evaluation(job)) if _is_trial_on_gpu(job) else nullcontext():
+                loss = self._evaluate(base, job, meter)
             if job.adapter_folder is not None:
                 self._save(adapter, job.adapter_folder, job.spec.model)
             return loss
+        except BaseException:
+            self._shelf.clear()
+            raise
         finally:
-            detach(adapter)
+            if not kept:
+                detach(adapter)
 
     def _save(self, adapter: Adapter, folder: str, model: ModelSpec) -> None:
         try:
@@ -114,13 +127,14 @@ class Session:
             self._loaded = wanted
         return self._base
 
-    def _trained(self, base: Base, job: Job, meter: PhaseMeter) -> Adapter:
+    def _trained(self, base: Base, job: Job, meter: PhaseMeter, kind: tuple[object, ...] | None) -> Rig:
         spec, training = job.spec, job.spec.training
         if training is None or spec.hyperparameters is None or job.train_file is None:
             raise ValueError("a run that trains needs training settings, hyperparameters and examples")
         with meter.measure("prepare"):
             examples = self._encodings.of(base.tokenizer, job.train_file, spec.prompts.training, training.max_tokens)
-            adapter = attach(base, spec.arm, spec.hyperparameters, training, spec.seed)
+            rig = self._shelf.taken(kind)
+            adapter = rig.adapter if rig else attach(base, spec.arm, spec.hyperparameters, training, spec.seed)
         self._emit(Facts("parameters", dict(adapter.parameters)))
         self._emit(Facts("adapter", {"target_modules": list(adapter.target_modules)}))
         self._emit(Facts("data", {"truncated_train": sum(example.truncated for example in examples)}))
@@ -135,11 +149,13 @@ class Session:
         following = _Following(self._emit, meter, watch, job)
         try:
             with meter.measure("train"):
-                trained = train(base, adapter, examples, recipe, on_step, following.beside)
+                rig = rig or rig_for(base, adapter, examples, recipe, again=kind is not None)
+                trained = train_with(rig, examples, recipe, on_step, following.beside)
                 meter.excluded_s = following.beside.seconds
         except Pruned:
             # The base is whole, and serves the next trial.
-            detach(adapter)
+            if rig is None or not self._shelf.keep(kind, rig, None):
+                detach(adapter)
             raise
         finally:
             if watch.values:
@@ -172,7 +188,7 @@ class Session:
             "losses": [round(loss, 5) for loss in trained.losses],
         }
         self._emit(Facts("checks", checks))
-        return adapter
+        return rig
 
     def _evaluate(self, base: Base, job: Job, meter: PhaseMeter) -> float:
         spec = job.spec
@@ -253,6 +269,29 @@ class _Following:
         if what not in self._told:
             self._told.add(what)
             self._emit(Facts("checks", {what: why}))
+
+
+def _is_trial_on_gpu(job: Job) -> bool:
+    return job.spec.stage is Stage.TUNE and job.device == "cuda"
+
+
+def _kind(job: Job) -> tuple[object, ...] | None:
+    """What a warm worker's trial has in common with others that can be trained with what it was trained with; None for
+    a run that shares nothing: its figures may be quoted, or it goes on from a checkpoint."""
+    training = job.spec.training
+    if not _is_trial_on_gpu(job) or job.measured or job.train_file is None:
+        return None
+    if training is None or not training.engine.cuda_graphs:
+        return None
+    if job.checkpoints is not None and (Path(job.checkpoints.folder) / PAGE).exists():
+        return None
+    return rig_key(job.spec, job.train_file)
+
+
+def _evaluation(job: Job) -> tuple[object, ...]:
+    """What decides the memory that the evaluation of a job takes."""
+    spec = job.spec
+    return spec.arm, spec.training, spec.generation, spec.prompts.evaluation, job.evaluated_file
 
 
 def _made_on(job: Job, packages: Iterable[str] = ("torch", "transformers", "peft", "bitsandbytes")) -> dict[str, str]:
