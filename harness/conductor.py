@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from harness.desk import Desk, Halted, Machine, Seat, warm_key
 from harness.forecast import Rates
-from harness.foreseeing import Foreseer
-from harness.messages import Checkpoints, Job, ModelReady, ModelRequest, Raised
+from harness.foreseeing import CORES_FOR_TWO, Foreseer
+from harness.messages import Checkpoints, Job, ModelReady, ModelRequest, Prepare, Raised
 from harness.outcomes import Completed, Outcome, Stopped
 from harness.pruning import Pruner
 from harness.resuming import remove
@@ -39,7 +40,8 @@ class ModelUnavailable(RuntimeError):
 
 
 class Conductor:
-    """Runs specifications for one study. Holds at most one worker at a time in each of the machine's seats."""
+    """Runs specifications for one study. Holds at most one worker at a time in each of the machine's seats, and, where
+    there is one seat, the worker of the next run beside it: while neither run is a measured one, see `warm_key`."""
 
     def __init__(
         self,
@@ -62,7 +64,9 @@ class Conductor:
         self._seats = tuple(Seat(self._template, machine, folder.logs, gpu) for gpu in machine.seats)
         self._rates = Rates() if rates is None else rates
         # Peaks of allocated memory are a GPU's; without one there is nothing to hold a forecast against.
-        self._foreseer = Foreseer(self._template, folder, grid.prompts) if machine.device == "cuda" else None
+        self._foreseer = (
+            Foreseer(self._template, folder, grid.prompts, machine.cores) if machine.device == "cuda" else None
+        )
         self._pruner = Pruner(grid.tune)
         # What the seats' threads share: the store, the rates, the pruner, and the runs that are under way.
         self._sharing = threading.Lock()
@@ -85,8 +89,9 @@ class Conductor:
                 if spec.run_id in last:
                     self._pruner.add(spec, last[spec.run_id])
 
-    def run(self, spec: RunSpec) -> Record:
-        """Runs one specification and returns its record, which is on disk by then.
+    def run(self, spec: RunSpec, then: RunSpec | None = None) -> Record:
+        """Runs one specification and returns its record, which is on disk by then. `then` is the run that comes next,
+        where that is known.
 
         Raises:
             ModelUnavailable: there are no weights to run.
@@ -96,19 +101,25 @@ class Conductor:
         """
         key = warm_key(spec)
         here = (seat for seat in self._seats if key is not None and seat.desk is not None and seat.desk.key == key)
-        return self._run(next(here, self._seats[0]), spec, self._model_ready())
+        seat = next(here, self._seats[0])
+        if self._model is None and key is not None:
+            # While the model is looked for nothing is under way.
+            self._start_ahead(seat, spec, None)
+        return self._run(seat, spec, self._model_ready(), then)
 
-    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:
+    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None], then: RunSpec | None = None) -> None:
         """Runs specifications that do not wait for each other, and hands over each record: in their order where there
         is one seat, else as they end. Trials that may be pruned wait for those of their arm that stand before them.
+        `then` is the run that comes after all of these, where that is known: it is of use where there is one seat, for
+        with several nobody can tell which of them takes it.
 
         Raises:
             ModelUnavailable, GpuError, Interrupted, ResultsError: as `run` does; what else is under way then stops, and
                 its records say so.
         """
         if self.seats == 1 or len(specs) < 2:
-            for spec in specs:
-                keep(self.run(spec))
+            for spec, following in zip(specs, (*specs, then)[1:], strict=True):
+                keep(self.run(spec, following))
             return
         model = self._model_ready()
         side_by_side(self._seats, specs, lambda seat, spec: self._run(seat, spec, model), keep, self._pruner.turn)
@@ -125,9 +136,9 @@ class Conductor:
         for seat in self._seats:
             seat.leave()
 
-    def _run(self, seat: Seat, spec: RunSpec, model: ModelReady) -> Record:
+    def _run(self, seat: Seat, spec: RunSpec, model: ModelReady, then: RunSpec | None = None) -> Record:
         self._view.run_started(spec)
-        record = self._attempt(seat, spec, model)
+        record = self._attempt(seat, spec, model, then)
         if isinstance(record, Stopped):
             # Earlier runs may have left the memory of a warm worker in pieces: only a fresh process can say that a run
             # does not fit.
@@ -135,30 +146,32 @@ class Conductor:
             with self._sharing:
                 # Nor does it go on from where the warm one was.
                 remove(self._folder, spec.run_id)
-            record = self._attempt(seat, spec, model, retried=record)
+            record = self._attempt(seat, spec, model, then, retried=record)
         if isinstance(record, Stopped):
             raise RuntimeError("a fresh process was taken for a warm one")
         self._view.run_finished(spec, record)
         return record
 
     def _attempt(
-        self, seat: Seat, spec: RunSpec, model: ModelReady, retried: Stopped | None = None
+        self, seat: Seat, spec: RunSpec, model: ModelReady, then: RunSpec | None, retried: Stopped | None = None
     ) -> Record | Stopped:
         """One try; no record where a warm worker ran out of memory, which says nothing about the run."""
         with self._foreseen(spec, model):
             desk = seat.desk_for(spec)
             examples = self._examples[spec.evaluated.split]
             log = RunLog(spec, self._grid.protocol, examples, self._scorer, warm=desk.used, retried=retried)
+            at_work = partial(self._look_ahead, seat, spec, then, model)
             start = time.monotonic()
             try:
                 with self._among_others(log):
-                    outcome = desk.run(self._job(spec, model, desk), log, self._grid.timeout_s, self._view)
+                    job = self._job(spec, model, desk)
+                    outcome = desk.run(job, log, self._grid.timeout_s, self._view, at_work)
             except (Interrupted, Halted):
                 outcome = Stopped("interrupted", "Interrupted", "somebody asked to stop", desk.phase)
                 self._view.run_finished(spec, self._finish(log, outcome, seat, time.monotonic() - start))
                 raise
             seconds = time.monotonic() - start
-            if desk.key is None:
+            if desk.key is None or (then is not None and warm_key(then) != desk.key):
                 desk.dismiss()
         if log.warm and isinstance(outcome, Stopped) and outcome.status == "out_of_memory":
             return outcome
@@ -200,15 +213,33 @@ class Conductor:
             with self._sharing:
                 del self._under_way[log.spec.run_id]
 
+    def _look_ahead(self, seat: Seat, spec: RunSpec, then: RunSpec | None, model: ModelReady) -> None:
+        """Has the worker that the next run needs started beside a run, where nobody measures either of them."""
+        here, there = warm_key(spec), None if then is None else warm_key(then)
+        if then is not None and here is not None and there is not None and here != there:
+            self._start_ahead(seat, then, model)
+
+    def _start_ahead(self, seat: Seat, spec: RunSpec, model: ModelReady | None) -> None:
+        """Has the worker started that a run needs which is to come; on few cores it waits for its time."""
+        if self.seats == 1 and self._machine.cores >= CORES_FOR_TWO:
+            folder, files = None if model is None else model.folder, self._files(spec)
+            seat.start_ahead(Prepare(spec, folder, *files, self._machine.device))
+
+    def _files(self, spec: RunSpec) -> tuple[str | None, str]:
+        """Where the examples lie that a run learns from, if it does, and those that it is scored on."""
+        train, evaluated = spec.train, spec.evaluated
+        train_file = None if train is None else str(self._folder.examples(train.split, train.hash))
+        return train_file, str(self._folder.examples(evaluated.split, evaluated.hash))
+
     def _job(self, spec: RunSpec, model: ModelReady, desk: Desk) -> Job:
-        train = spec.train
+        train_file, evaluated_file = self._files(spec)
         with self._sharing:
             waypoints = self._pruner.waypoints(spec)
         return Job(
             spec=spec,
             model_folder=model.folder,
-            train_file=None if train is None else str(self._folder.examples(train.split, train.hash)),
-            evaluated_file=str(self._folder.examples(spec.evaluated.split, spec.evaluated.hash)),
+            train_file=train_file,
+            evaluated_file=evaluated_file,
             device=self._machine.device,
             measured=not desk.used,
             memory_limit=played(spec.memory_limit_bytes, desk.outsets),

@@ -87,7 +87,7 @@ class Study:
         sweep(self.folder, self.last)
         self.conductor.expect(self._to_come())
         if self.grid.tune.trials or any(not arm.trains for arm in self.grid.arms):
-            self._stage("baseline, validation split", self.specs.baselines("validation"))
+            self._stage("baseline, validation split", self.specs.baselines("validation"), self._first_trial())
         if self.conductor.seats > 1:
             # Blocks wait for nothing: together they keep every seat busy, each with one arm's base as far as it goes.
             self._stage("tune", [spec for arm in self.grid.trained_arms for spec in self.specs.block(arm)])
@@ -145,7 +145,15 @@ class Study:
     def _after_freeze(self, frozen: Frozen | None) -> list[RunSpec]:
         return [*self.specs.baselines("test"), *(self.specs.confirms(frozen) if frozen else ())]
 
-    def _stage(self, name: str, specs: Sequence[RunSpec]) -> None:
+    def _first_trial(self, after: Arm | None = None) -> RunSpec | None:
+        """The first trial that is missing of the arms behind one, or of all arms."""
+        arms = self.grid.trained_arms
+        behind = arms if after is None else arms[arms.index(after) + 1 :]
+        trials = [spec for arm in behind if self.options.wants(arm) for spec in self.specs.block(arm)]
+        return next(iter(parted(trials, self.last, retry_failed=self.options.retry_failed).to_do), None)
+
+    def _stage(self, name: str, specs: Sequence[RunSpec], then: RunSpec | None = None) -> None:
+        """Runs what is missing of a stage. `then` is the run that comes after it, where that is known by now."""
         wanted = [spec for spec in specs if self.options.wants(spec.arm)]
         self.planned += specs
         split = parted(wanted, self.last, retry_failed=self.options.retry_failed)
@@ -153,7 +161,7 @@ class Study:
         if wanted:
             self.view.stage(name, len(wanted), len(wanted) - len(split.to_do))
         self.conductor.recall(specs, self.last)
-        self.conductor.run_all(split.to_do, self._keep)
+        self.conductor.run_all(split.to_do, self._keep, then)
 
     def _keep(self, record: Record) -> None:
         self.last[record.run_id] = record
@@ -169,14 +177,14 @@ class Study:
 
     def _tune(self, arm: Arm) -> "_Trials":
         """The block, then the sampler's own trials, then the best sets again on more seeds."""
-        block = self.specs.block(arm)
+        block, tune, then = self.specs.block(arm), self.grid.tune, self._first_trial(after=arm)
         if self.conductor.seats == 1:
-            self._stage(f"tune {arm.name}", block)
+            self._stage(f"tune {arm.name}", block, None if tune.tpe_trials or tune.reselect else then)
         trials = [(spec.hyperparameters, spec) for spec in block if spec.hyperparameters is not None]
         # What the sampler proposes and what is repeated follow from how the trials before end, so they must end first.
         if not self._unended(trials):
-            trials += self._sampled(arm, trials)
-        return _Trials(arm, trials, () if self._unended(trials) else self._reselected(arm, trials))
+            trials += self._sampled(arm, trials, None if tune.reselect else then)
+        return _Trials(arm, trials, () if self._unended(trials) else self._reselected(arm, trials, then))
 
     def _unended(self, trials: Sequence[tuple[Hyperparameters, RunSpec]]) -> list[str]:
         last = ((spec, self.last.get(spec.run_id)) for _, spec in trials)
@@ -192,18 +200,19 @@ class Study:
         return [*self._unended(found.trials), *again]
 
     def _sampled(
-        self, arm: Arm, block: Sequence[tuple[Hyperparameters, RunSpec]]
+        self, arm: Arm, block: Sequence[tuple[Hyperparameters, RunSpec]], then: RunSpec | None
     ) -> list[tuple[Hyperparameters, RunSpec]]:
         metric = METRICS[self.grid.tune.select_by]
         found: list[tuple[Hyperparameters, RunSpec]] = []
-        for number in range(len(block), len(block) + self.grid.tune.tpe_trials):
+        numbers = range(len(block), len(block) + self.grid.tune.tpe_trials)
+        for number in numbers:
             seen = [Seen(chosen, self._value(spec)) for chosen, spec in (*block, *found)]
             tuner = ArmTuner(
                 self.grid.space_of(arm), (), seen, maximise=metric.better == "higher", seed=self.grid.tune.sobol_seed
             )
             _, proposed = tuner.propose()
             spec = self.specs.trial(arm, number, proposed)
-            self._stage(f"tune {arm.name}, trial {number}", [spec])
+            self._stage(f"tune {arm.name}, trial {number}", [spec], then if number == numbers[-1] else None)
             found.append((proposed, spec))
             record = self.last.get(spec.run_id)
             if record is None or record.status in ALWAYS_AGAIN:
@@ -215,7 +224,9 @@ class Study:
         record = self.last.get(spec.run_id)
         return None if record is None or record.quality is None else record.quality[self.grid.tune.select_by]
 
-    def _reselected(self, arm: Arm, trials: Sequence[tuple[Hyperparameters, RunSpec]]) -> list[Candidate]:
+    def _reselected(
+        self, arm: Arm, trials: Sequence[tuple[Hyperparameters, RunSpec]], then: RunSpec | None
+    ) -> list[Candidate]:
         tune = self.grid.tune
         best = ranked([self._candidate(chosen, [spec]) for chosen, spec in trials], tune.select_by)[: tune.reselect]
         numbers = {chosen: spec.trial for chosen, spec in trials}
@@ -223,7 +234,7 @@ class Study:
         for candidate in best:
             chosen = candidate.hyperparameters
             specs = [self.specs.trial(arm, numbers[chosen] or 0, chosen, seed) for seed in tune.reselect_seeds]
-            self._stage(f"reselect {arm.name}, trial {numbers[chosen]}", specs)
+            self._stage(f"reselect {arm.name}, trial {numbers[chosen]}", specs, then if candidate is best[-1] else None)
             first = [spec for other, spec in trials if other == chosen][:1]
             again.append(self._candidate(chosen, [*first, *specs]))
         return again

@@ -69,6 +69,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Do of a run what needs no memory of the GPU, before the run itself is asked for: another one has the GPU still.
+
+    Files and folder are those of the `Job` to come; where there is no folder yet the examples are left alone.
+    """
+
+    spec: RunSpec
+    model_folder: str | None
+    train_file: str | None
+    evaluated_file: str
+    device: Device
+    kind: Literal["prepare"] = "prepare"
+
+
+@dataclass(frozen=True, slots=True)
 class RehearsalCase:
     """An arm whose peaks are asked for; `training` and `rank` are None for a zero-shot arm.
 
@@ -176,6 +191,13 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What could be done in advance is done, and there is no context on the GPU."""
+
+    kind: Literal["prepared"] = "prepared"
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseStarted:
     """A phase begins; its peaks were reset."""
 
@@ -280,9 +302,10 @@ class Raised:
     kind: Literal["raised"] = "raised"
 
 
-Command = Job | ModelRequest | TryPrecisions | Rehearse
+Command = Job | Prepare | ModelRequest | TryPrecisions | Rehearse
 Event = (
     Hello
+    | Prepared
     | PhaseStarted
     | PhaseEnded
     | Resumed

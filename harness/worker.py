@@ -22,6 +22,8 @@ from harness.messages import (
     Hello,
     Job,
     ModelRequest,
+    Prepare,
+    Prepared,
     Raised,
     Rehearse,
     decode_command,
@@ -83,6 +85,8 @@ def serve(
         if isinstance(command, Job):
             session = session or _session(emit)
             session.run(command)
+        elif isinstance(command, Prepare):
+            session = _prepared_session(command, emit)
         elif isinstance(command, ModelRequest):
             _prepare_model(command, emit)
         elif isinstance(command, Rehearse):
@@ -97,6 +101,16 @@ def _session(emit: Emit) -> Any:
         return importlib.import_module("harness.engine.session").Session(emit)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         _give_up(error, emit)
+
+
+def _prepared_session(command: Prepare, emit: Emit) -> Any:
+    """A session for the job to come. A worker that cannot be prepared is of no use: another one is started then."""
+    try:
+        session = importlib.import_module("harness.engine.preparing").prepared_session(command, emit)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        _give_up(error, emit)
+    emit(Prepared())
+    return session
 
 
 def _give_up(error: Exception, emit: Emit) -> NoReturn:

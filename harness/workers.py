@@ -175,6 +175,11 @@ class Worker:
         """The worker's process id."""
         return int(self._process.pid)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return bool(self._process.is_alive())
+
     def send(self, command: Command) -> None:
         """Hands a command over.
 

@@ -7,12 +7,21 @@ The first prints a table of seconds, by what they went into and by stage, and th
 The second makes the trials of the tune stage several times, in warm workers and in a process for each trial (forked
 from the template, and started from nothing as a script for each run would be), and prints how much longer those take,
 and, on standard error, the first table of the trials in warm workers.
+
+A study that is given `--only` makes the trials of those arms and is not frozen: the others' are missing. For the share
+of a whole study, its confirm runs with it, the arms themselves are given (`model.id=random/phi-2` for Phi-2's shape):
+
+python -m tests.benchmarks.study --grid smollm2-precisions --set 'claims=[]' 'seeds=[11, 12]' 'tune={trials: 4}' \
+  'arms=[{name: lora-bf16, precision: bf16}, {name: lora-int8, precision: int8}, {name: qlora-nf4, precision: nf4}]' \
+  'space={rank: [8, 16], alpha: 32, learning_rate: {low: 5.0e-4, high: 4.0e-3}}' \
+  training.steps=24 'training.engine={pad_to_multiple: 64}'
 """
 
 import argparse
 import multiprocessing
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +38,7 @@ import harness.desk
 import harness.flow
 import harness.start
 from harness.adapters.tuning import ArmTuner
+from harness.ahead import WorkerAhead
 from harness.conductor import Conductor
 from harness.flow import Study
 from harness.foreseeing import Foreseer
@@ -55,6 +65,7 @@ HEADINGS: tuple[tuple[Any, str, str], ...] = (
     (Conductor, "_model_ready", "model"),
     (Foreseer, "ask", "rehearsal"),
     (Worker, "end", "worker: end"),
+    (WorkerAhead, "ready_for", "worker: ahead, waited for"),
     (RunLog, "add_answers", "scoring"),
     (RunLog, "record", "scoring"),
     (RecordStore, "append", "records and predictions"),
@@ -129,18 +140,20 @@ class Profile:
     def _timed(self, function: Callable[..., Any], heading: str) -> Callable[..., Any]:
         @wraps(function)
         def timed(*arguments: Any, **named: Any) -> Any:
+            if _beside():
+                return function(*arguments, **named)
             with self.clock.under(heading):
                 return function(*arguments, **named)
 
         return timed
 
-    def _staged(self, run: Callable[[Conductor, RunSpec], Record]) -> Callable[[Conductor, RunSpec], Record]:
+    def _staged(self, run: Callable[..., Record]) -> Callable[..., Record]:
         @wraps(run)
-        def staged(conductor: Conductor, spec: RunSpec) -> Record:
+        def staged(conductor: Conductor, spec: RunSpec, then: RunSpec | None = None) -> Record:
             self.clock.tick()
             self.clock.column = str(spec.stage)
             try:
-                return run(conductor, spec)
+                return run(conductor, spec, then)
             finally:
                 self.clock.tick()
                 self.clock.column = ONCE
@@ -150,6 +163,8 @@ class Profile:
     def _starting(self, start: Callable[..., Worker]) -> Callable[..., Worker]:
         @wraps(start)
         def starting(*arguments: Any, **named: Any) -> Worker:
+            if _beside():
+                return start(*arguments, **named)
             # The first one waits for the libraries, which a study imports once.
             column, heading = self.clock.column, "worker: fork"
             if not self._forked:
@@ -166,6 +181,11 @@ class Profile:
     def _hearing(self, next_event: Callable[..., Event]) -> Callable[..., Event]:
         @wraps(next_event)
         def hearing(worker: Worker, deadline: float | None = None) -> Event:
+            if _beside():
+                event = next_event(worker, deadline)
+                if isinstance(event, Hello):
+                    self._waits[worker.log] = GREETED
+                return event
             apart = worker.log.name in ("model.log", "forecast.log")
             with ExitStack() as stack:
                 if not apart:
@@ -187,6 +207,11 @@ class Profile:
                 self.clock.phase = phase
             case PhaseEnded() | Finished() | Raised():
                 self.clock.phase = None
+
+
+def _beside() -> bool:
+    """Whether this is a thread that prepares something beside the study: only what the study waits for is counted."""
+    return threading.current_thread() is not threading.main_thread()
 
 
 def options_of(parsed: argparse.Namespace, results: Path) -> RunOptions:
@@ -242,11 +267,12 @@ def table(profile: Profile, records: Sequence[Record]) -> Iterator[str]:
 
 @contextmanager
 def a_process_for_each_trial(method: str | None) -> Iterator[None]:
-    """Inside the block no worker is used twice; `method` is how processes start, None as they do otherwise."""
+    """Inside the block no worker is used twice, nor started ahead; `method` is how processes start, None as they do
+    otherwise."""
     run = Conductor.run
 
     @wraps(run)
-    def alone(conductor: Conductor, spec: RunSpec) -> Record:
+    def alone(conductor: Conductor, spec: RunSpec, then: RunSpec | None = None) -> Record:
         conductor.leave_desk()
         return run(conductor, spec)
 

@@ -60,7 +60,7 @@ class Scripted:
     def recall(self, specs: Iterable[RunSpec], last: Mapping[str, Record]) -> None:
         pass
 
-    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:
+    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None], then: RunSpec | None = None) -> None:
         for spec in specs:
             log = RunLog(spec, "paper", {}, Scorer(), warm=False)
             record = log.record(Stopped(self.status, "WorkerDied", "ended by SIGKILL", "train"), {}, 1.0)

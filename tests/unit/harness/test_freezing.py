@@ -230,7 +230,7 @@ class _Refusing:
     def recall(self, specs: Sequence[RunSpec], last: Mapping[str, Record]) -> None:
         pass
 
-    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None]) -> None:
+    def run_all(self, specs: Sequence[RunSpec], keep: Callable[[Record], None], then: RunSpec | None = None) -> None:
         if specs:
             raise LookupError(specs[0].stage)
 
