@@ -83,5 +83,5 @@ class WorkerAhead:
                 elif isinstance(event, Raised):
                     return
                 self._prepared = isinstance(event, Prepared)
-        except (NoWorkers, WorkerDied, Silent, ProtocolError):
+        except (NoWorkers, WorkerDied, Silent, ProtocolError, OSError):
             return

@@ -30,7 +30,7 @@ from results.schema import ALWAYS_AGAIN, Record
 from results.store import RecordStore, write_predictions
 from study.examples import Example
 from study.grid import Grid
-from study.runs import Purpose, RunSpec
+from study.runs import Purpose, RunSpec, Stage
 
 __all__ = ["Conductor", "Machine", "ModelUnavailable"]
 
@@ -246,7 +246,22 @@ class Conductor:
             adapter_folder=str(self._folder.adapter(spec.run_id)) if self._keeps_adapter(spec) else None,
             waypoints=waypoints,
             checkpoints=self._checkpoints(spec),
+            padded_rank=self._padded_rank(spec),
+            unpacked=self._grid.tune.unpacked_base and spec.stage is Stage.TUNE and spec.arm.precision.is_4bit,
         )
+
+    def _padded_rank(self, spec: RunSpec) -> int | None:
+        """The largest rank of an arm's trials where these share captured steps; None for any other run.
+
+        Sets that are run again on further seeds take turns with their seeds, and each seed has shapes of its own: there
+        is nothing to share.
+        """
+        tune = self._grid.tune
+        if not tune.share_graphs or spec.stage is not Stage.TUNE or spec.seed != tune.seed:
+            return None
+        space = self._grid.space_of(spec.arm)
+        # Trials that differ in the learning rate alone share theirs as they are.
+        return max(space.rank) if len(space.rank) * len(space.alpha) > 1 else None
 
     def _checkpoints(self, spec: RunSpec) -> Checkpoints | None:
         every = self._machine.checkpoint_every

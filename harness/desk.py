@@ -110,7 +110,7 @@ class Desk:
         """
         self.phase = None
         try:
-            self._begin(job)
+            self._begin(job, log)
             return self._until_the_end(log, None if timeout_s is None else Allowance(timeout_s), view, at_work)
         except WorkerDied as error:
             self._last_words(log)
@@ -153,13 +153,14 @@ class Desk:
             peak, energy = self._watch.phase_ended()
             log.add_phase(PhaseEnded(self.phase, 0.0, None, None, None, failed=True), peak, energy)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, log: RunLog) -> None:
         """Hands the job over; the GPU is read while the worker takes it up."""
         again, self.used = self.used, True
         try:
             self._worker.send(job)
         finally:
             if self._hello is not None:
+                log.started_ahead = True
                 self._greet(self._hello)
                 self._hello = None
             elif self._watch is not None and again:

@@ -136,6 +136,8 @@ class Study:
             data_notes=self.loaded.notes,
             margins={claim.name: margin_rule(claim) for claim in self.grid.claims},
             pruning=pruning_part(self.grid),
+            share_graphs=self.grid.tune.share_graphs,
+            unpacked_base=self.grid.tune.unpacked_base,
         )
 
     def _before_freeze(self) -> list[RunSpec]:

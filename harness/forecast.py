@@ -227,8 +227,10 @@ def _pace(records: Sequence[Record], *, exact: bool) -> Pace:
         seconds, rate = record.seconds, _rate(record)
         if rate is not None:
             rates.append(rate[0])
-            firsts.append(rate[1])
-        if seconds.total is not None and seconds.load is not None:
+            if not record.checks.get("engine", {}).get("graphs_reused"):
+                # A run that is to come captures its own.
+                firsts.append(rate[1])
+        if seconds.total is not None and seconds.load is not None and not record.checks.get("started_ahead"):
             starts.append(seconds.total - (seconds.train or 0.0) - (seconds.evaluate or 0.0))
         if seconds.evaluate is not None and record.data.evaluated_size:
             evaluations.append(seconds.evaluate / record.data.evaluated_size)
@@ -239,7 +241,7 @@ def _pace(records: Sequence[Record], *, exact: bool) -> Pace:
             train_watts.append(training.joules / training.seconds)
     return Pace(
         tokens_per_second=median(rates),
-        first_step_s=median(firsts),
+        first_step_s=median(firsts) if firsts else 0.0,
         start_s=median(starts) if starts else 0.0,
         evaluate_s_per_dialogue=median(evaluations) if evaluations else 0.0,
         watts=median(watts) if watts else None,

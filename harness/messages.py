@@ -52,7 +52,9 @@ class Job:
     `model_folder` is the folder with weights and tokenizer; `train_file` is None for a zero-shot run. `measured` says
     that the figures of this run may be quoted: then the peak of its training is broken down. The adapter is saved to
     `adapter_folder`, where one is given, once the run is over. A trial that may be pruned has `waypoints`. With
-    `checkpoints` a training keeps some, and goes on from the last one that an earlier start left.
+    `checkpoints` a training keeps some, and goes on from the last one that an earlier start left. A trial with a
+    `padded_rank`, the largest of its arm's space, may be trained in an adapter of that rank, to share captured steps
+    with the others; one that may be `unpacked`, on 4-bit weights that are kept unpacked.
     """
 
     spec: RunSpec
@@ -65,6 +67,8 @@ class Job:
     adapter_folder: str | None = None
     waypoints: tuple[Waypoint, ...] = ()
     checkpoints: Checkpoints | None = None
+    padded_rank: int | None = None
+    unpacked: bool = False
     kind: Literal["job"] = "job"
 
 

@@ -124,6 +124,16 @@ def _notes(plan: StudyPlan) -> list[str]:
             f"pruning: at {points} of its steps a trial ends unless its loss is among the best {rule.keep:.3g} of its "
             f"arm's earlier trials, once {rule.startup} of them have got so far; trials of an arm are made in order"
         )
+    if grid.tune.share_graphs:
+        lines.append(
+            "captured steps: on a GPU trials of an arm share them, in adapters padded to its largest rank; of such a "
+            "trial neither memory nor time nor energy is told"
+        )
+    if grid.tune.unpacked_base:
+        lines.append(
+            "unpacked base: on a GPU trials of 4-bit arms are made on weights that are kept unpacked, where 20 steps "
+            "give the same bits; of such a trial neither memory nor time nor energy is told"
+        )
     limit = grid.data.limit("test")
     for claim in grid.claims:
         lines.append(f"claim {claim.name}: {claim.candidate} against {claim.reference} on {', '.join(claim.metrics)}")

@@ -58,6 +58,8 @@ class RunLog:
     retried: Stopped | None = None
     # Where its training went on, if an earlier start had begun it.
     resumed: Resumed | None = None
+    # Its worker was there before it: what a start takes is not in its seconds.
+    started_ahead: bool = False
 
     def add_facts(self, facts: Facts) -> None:
         """Keeps facts by section."""
@@ -99,13 +101,22 @@ class RunLog:
             for answer, scores in (by_id[example_id] for example_id in self.examples)
         )
 
+    @property
+    def _not_its_own(self) -> str | None:
+        """Why what was measured is not what this run's arm and rank take; None where it is."""
+        engine = self.facts.get("checks", {}).get("engine", {})
+        if (rank := engine.get("padded_rank")) is not None:
+            return f"not told: its adapter was padded to rank {rank}, to share captured steps"
+        return "not told: its base was kept unpacked" if engine.get("unpacked_base") else None
+
     def record(self, outcome: Outcome, environment: dict[str, Any], seconds: float) -> Record:
         """The record of the run; `seconds` from its start to its end as the conductor saw them."""
         spec = self.spec
         completed = isinstance(outcome, Completed)
         resumed = self.resumed
+        its_own = self._not_its_own is None
         # Nobody read the energy counter over all parts of a resumed run.
-        energy = self.energy_of_run if resumed is None else None
+        energy = self.energy_of_run if resumed is None and its_own else None
         error = (
             None
             if isinstance(outcome, Completed)
@@ -141,13 +152,13 @@ class RunLog:
             memory=Phases.model_validate({phase: self._memory(phase) for phase in PHASES}),
             forecast=self.forecast,
             seconds=Seconds(
-                **{phase: end.seconds for phase, end in self.ended.items() if not end.failed},
+                **{phase: end.seconds for phase, end in self.ended.items() if its_own and not end.failed},
                 total=seconds if resumed is None else seconds + resumed.seconds,
             ),
             tokens=Tokens.model_validate(self.facts.get("tokens", {})),
             energy_j=None if energy is None else energy.joules,
             energy_window_s=None if energy is None else energy.seconds,
-            energy=dict(self.energy),
+            energy=dict(self.energy) if its_own else {},
             gpu=self.gpu,
             memory_limit_bytes=spec.memory_limit_bytes,
             breakdown=Breakdown.model_validate(self.facts["breakdown"]) if "breakdown" in self.facts else None,
@@ -168,6 +179,8 @@ class RunLog:
         checks = dict(self.facts.get("checks", {}))
         checks["warm_worker"] = self.warm
         checks["side_by_side"] = self.side_by_side
+        if self.started_ahead:
+            checks["started_ahead"] = True
         if self.resumed is not None:
             checks["resumed_from_step"] = self.resumed.step
         if self.retried is not None:
@@ -186,12 +199,20 @@ class RunLog:
         ended = self.ended.get(phase)
         if ended is None:
             return None
+        if self._not_its_own is not None:
+            return MemoryPart(source=self._not_its_own, until_failure=ended.failed)
         peak = self.peaks.get(phase)
         source = "host RSS (VmHWM)" if peak is None else f"NVML {peak.source}, {peak.samples} samples"
         if self.resumed is not None and phase == "train":
             source = SOURCE
         # The earlier part of a trial may have been in a warm worker.
         parted = self.resumed is not None and phase == "train" and self.spec.stage is Stage.TUNE
+        if phase == "evaluate" and self.facts.get("checks", {}).get("kept_beside_evaluation"):
+            return MemoryPart(
+                host_rss_bytes=ended.host_rss_bytes,
+                source="warm worker: what its next trial is trained with was there too",
+                until_failure=ended.failed,
+            )
         if self.warm or parted:
             # Reserved bytes and the driver's view keep what earlier runs of the process took; allocated bytes do not.
             return MemoryPart(

@@ -58,7 +58,7 @@ def expected_curves(evidence: Evidence) -> tuple[ExpectedCurve, ...]:
     A trial of the block that ended without a score (out of memory, diverged, failed, timed out) used up its share of
     the budget: it counts as the worst score that any arm's trial of the block came to, the same in every arm. A block
     with a pruned trial, one still to come or one that was left out has no curve: what such a trial would have scored
-    is unknown. Seconds are n times the mean of the block's trials that completed.
+    is unknown. Seconds are n times the mean of the block's trials that completed and tell theirs.
     """
     if evidence.frozen is None or evidence.random_weights:
         return ()

@@ -433,3 +433,7 @@ class Plan(Part):
     margins: dict[str, str]
     # Null where trials are not pruned, as in all plans before there was pruning.
     pruning: PruningPart | None = None
+    # Whether trials may share captured steps, and be made on a base that is kept unpacked: of those that did or were,
+    # records have neither memory nor time.
+    share_graphs: bool = False
+    unpacked_base: bool = False

@@ -178,6 +178,8 @@ def read_tune(section: TuneSection, problems: list[Problem]) -> Tune:
         reselect=section.reselect,
         reselect_seeds=tuple(again),
         pruning=None if section.pruning is None else _pruning(section.pruning, section, problems),
+        share_graphs=section.share_graphs,
+        unpacked_base=section.unpacked_base,
     )
 
 

@@ -221,6 +221,8 @@ class TuneSection(Section):
     reselect: Annotated[int, Field(ge=0, le=64)] = 0
     reselect_seeds: list[Seed] = []
     pruning: PruningSection | None = None
+    share_graphs: bool = False
+    unpacked_base: bool = False
 
 
 class EngineSection(Section):

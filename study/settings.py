@@ -30,7 +30,8 @@ class EngineSettings:
     pool_steps: int | None = None
     # On a GPU: a step's forward, backward and update captured once per width and replayed.
     cuda_graphs: Literal[True] | None = True
-    # On a GPU, where layers are fused: sums, rotations and unpacking by kernels of this project's, in Triton.
+    # On a GPU, where layers are fused: what is bound by memory (adapters' sums, GELU, rotations, unpacking 4-bit
+    # weights) by kernels of this project's, in Triton.
     kernels: Literal[True] | None = True
 
 

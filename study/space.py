@@ -114,7 +114,9 @@ class Tune:
     """How hyperparameters are looked for: the same sets for every arm, on the validation split.
 
     A shared block of `trials` sets, then `tpe_trials` of a sampler; the best `reselect` run again with more seeds. A
-    completed trial has the same numbers with `pruning` and without.
+    completed trial has the same numbers with `pruning` and without, and within rounding with `share_graphs`: trials of
+    an arm then share captured steps, in adapters that are padded to the largest rank. With `unpacked_base` trials of
+    4-bit arms may be made on weights that are kept unpacked, where that gives the same bits.
     """
 
     trials: int
@@ -125,6 +127,8 @@ class Tune:
     reselect: int
     reselect_seeds: tuple[int, ...]
     pruning: Pruning | None = None
+    share_graphs: bool = False
+    unpacked_base: bool = False
 
 
 def sobol_block(count: int, seed: int) -> tuple[tuple[float, float, float], ...]:

@@ -38,11 +38,13 @@ class AdapterLinear(nn.Linear):
 
 @dataclass(slots=True)
 class Adapter:
-    """A model with its adapter, and what was adapted."""
+    """A model with its adapter, and what was adapted. One with a `padded_rank` has that rank and stands for adapters of
+    any rank up to it, one after another (`harness.engine.padding`)."""
 
     model: Any
     target_modules: tuple[str, ...]
     parameters: dict[str, int]
+    padded_rank: int | None = None
 
 
 def resolve_targets(linears: Mapping[str, list[str]], targets: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,15 +62,24 @@ def resolve_targets(linears: Mapping[str, list[str]], targets: tuple[str, ...]) 
     return tuple(chosen)
 
 
-def attach(base: Base, arm: Arm, hyperparameters: Hyperparameters, training: Training, seed: int) -> Adapter:
+def attach(
+    base: Base,
+    arm: Arm,
+    hyperparameters: Hyperparameters,
+    training: Training,
+    seed: int,
+    padded_rank: int | None = None,
+) -> Adapter:
     """A fresh adapter on `base`; its initialisation follows from `seed` alone.
+
+    With a `padded_rank` it has that rank, and no start yet: `harness.engine.padding` sets each training's.
 
     Raises:
         AdapterError: modules adapted differ from modules asked for, or something else is trainable.
     """
     names = resolve_targets(decoder_linears(base), arm.targets)
     config = peft.LoraConfig(
-        r=hyperparameters.rank,
+        r=hyperparameters.rank if padded_rank is None else padded_rank,
         lora_alpha=hyperparameters.alpha,
         lora_dropout=arm.dropout,
         target_modules=list(names),
@@ -89,7 +100,7 @@ def attach(base: Base, arm: Arm, hyperparameters: Hyperparameters, training: Tra
                     matrix.__class__ = AdapterLinear
             if arm.method is Method.DORA:
                 module.cast_input_dtype_enabled = True
-    adapter = Adapter(model, names, _parameters(model))
+    adapter = Adapter(model, names, _parameters(model), padded_rank)
     _check(model, base, names)
     return adapter
 

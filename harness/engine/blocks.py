@@ -28,7 +28,7 @@ LayerOf = Callable[[nn.Module], Layer]
 def known_block(block: nn.Module, layer_of: LayerOf, operations: Plain) -> tuple[Forward, list[Group]] | None:
     """The training forward pass of a block that is known, and its groups; None for others."""
     known: Any = block
-    if isinstance(block, PhiDecoderLayer) and not known.self_attn.qk_layernorm:
+    if type(block) is PhiDecoderLayer and not known.self_attn.qk_layernorm:
         return _phi(known, layer_of, operations)
     if type(block) is LlamaAttention:
         return _llama_attention(known, layer_of, operations)

@@ -4,7 +4,7 @@ Only training takes this path: evaluation, also that of a model without an adapt
 have it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -35,19 +35,22 @@ class Fused:
         model: Any,
         *,
         inputs: SharedInput | None = None,
-        kernels: bool = False,
+        operations: Plain | None = None,
         scaling: torch.Tensor | None = None,
+        unpacked: Mapping[int, torch.Tensor] | None = None,
     ) -> None:
         """Makes it; nothing is computed in it before it is `applied`.
 
         Args:
             inputs: where products of LLM.int8 share what they quantise.
-            kernels: with the kernels of Triton.
+            operations: what it is computed with, plain PyTorch where nothing is given.
             scaling: alpha / rank of all adapters, instead of their own.
+            unpacked: 4-bit weights that need not be unpacked in each pass, by the id of their layer.
         """
         self._model = model
+        self._unpacked = unpacked or {}
         self._scaling = scaling
-        self._operations = Kernels() if kernels else Plain()
+        self._operations = operations or Plain()
         self._shared = inputs or SharedInput()
         self._replaced = [
             (parent, name, child)
@@ -74,6 +77,7 @@ class Fused:
                 group = Group((self._layer(module),), self._operations)
                 self._forwards.append((module, partial(_only, group)))
                 groups.append(group)
+        self._groups = groups
         self._recast = Recast(groups, model.get_input_embeddings().weight.dtype)
 
     @contextmanager
@@ -93,17 +97,24 @@ class Fused:
             for parent, name, child in self._replaced:
                 setattr(parent, name, child)
 
+    def lay_out_gradients(self) -> None:
+        """Puts gradients that have their place where they are added to as one: before anything is counted or captured,
+        for they move."""
+        for group in self._groups:
+            group.casts.lay_out_gradients()
+
     def _layer(self, module: Any) -> Layer:
         adapted = isinstance(module, peft.tuners.lora.LoraLayer)
         base: Any = module.get_base_layer() if adapted else module
-        unpacks = isinstance(self._operations, Kernels) and hasattr(base.weight, "quant_state")
+        kept = self._unpacked.get(id(base))
+        by_kernel = isinstance(self._operations, Kernels) and hasattr(base.weight, "quant_state")
         return Layer(
             base,
             base.forward,
-            unpacking(base, self._operations),
+            unpacking(base, self._operations) if kept is None else kept.to,
             self._shared,
             self._adapter(module) if adapted else None,
-            multiplies_unpacked=unpacks,
+            multiplies_unpacked=by_kernel or kept is not None,
         )
 
     def _adapter(self, layer: Any) -> Adapted:
@@ -115,13 +126,15 @@ class Fused:
 
 
 @contextmanager
-def fused(model: Any, *, on: bool, inputs: SharedInput | None = None, kernels: bool = False) -> Iterator[str | None]:
+def fused(
+    model: Any, *, on: bool, inputs: SharedInput | None = None, operations: Plain | None = None
+) -> Iterator[str | None]:
     """`model` in its fused form for the block; yields why not, if not."""
     reason = unfusable(model, on=on)
     if reason is not None:
         yield reason
         return
-    with Fused(model, inputs=inputs, kernels=kernels).applied():
+    with Fused(model, inputs=inputs, operations=operations).applied():
         yield None
 
 

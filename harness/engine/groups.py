@@ -141,7 +141,6 @@ class Casts:
         self.scaling: Scaling = adapters[0].scaling if adapters else 1.0
         self._down: torch.Tensor | None = None
         self._ups: list[torch.Tensor] = []
-        self._gradients: torch.Tensor | None = None
 
     @property
     def down(self) -> torch.Tensor:
@@ -155,23 +154,27 @@ class Casts:
         """Each B (outputs, rank)."""
         return self._ups
 
-    def held_gradients(self) -> torch.Tensor | None:
-        """The gradients of all A that have their place already, one above the other; None where one has none.
+    def lay_out_gradients(self) -> None:
+        """Moves the gradients of all A, which are there, to lie one above the other: they are one product, and are
+        added to as one."""
+        downs = [adapter.down for adapter in self.adapters]
+        held = [down.grad for down in downs if down.grad is not None]
+        if len(held) > 1:
+            for down, part in zip(downs, torch.cat(held).split(self.ranks), strict=True):
+                down.grad = part
 
-        They are moved to lie so when they are asked for first.
-        """
-        parameters = [adapter.down for adapter in self.adapters]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if len(gradients) < len(parameters):
-            self._gradients = None
-            return None
-        if len(gradients) == 1:
-            return gradients[0]
-        if self._gradients is None or self._gradients.data_ptr() != gradients[0].data_ptr():
-            self._gradients = torch.cat(gradients)
-            for parameter, part in zip(parameters, self._gradients.split(self.ranks), strict=True):
-                parameter.grad = part
-        return self._gradients
+    def laid_out(self) -> torch.Tensor | None:
+        """The gradients of all A as one (sum of ranks, inputs); None where they do not lie so."""
+        held = [adapter.down.grad for adapter in self.adapters]
+        first, at = held[0], 0
+        for gradient in held:
+            if first is None or gradient is None or not gradient.is_contiguous():
+                return None
+            same = gradient.untyped_storage()._cdata == first.untyped_storage()._cdata
+            if not same or gradient.storage_offset() != first.storage_offset() + at:
+                return None
+            at += gradient.numel()
+        return None if first is None else first.as_strided((sum(self.ranks), first.shape[1]), (first.shape[1], 1))
 
     def pairs(self, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Where each matrix is copied to, and the matrix; none where it serves as it is."""
@@ -338,13 +341,19 @@ def _learned_downs(
     casts: Casts, left: torch.Tensor, right: torch.Tensor, scaling: float
 ) -> Sequence[torch.Tensor | None]:
     """The same for all A of a group, which are one product."""
-    held = casts.held_gradients()
-    if held is None:
-        product = (left @ right).to(casts.parameters[0].dtype)
-        # Each in memory of its own: autograd keeps what it is given.
-        return [part.mul(scaling) for part in product.split(casts.ranks)]
-    _add_product(held, left, right, scaling)
-    return [None] * len(casts.ranks)
+    if (together := casts.laid_out()) is not None:
+        _add_product(together, left, right, scaling)
+        return [None] * len(casts.ranks)
+    product = (left @ right).to(casts.parameters[0].dtype)
+    learned: list[torch.Tensor | None] = []
+    for adapter, part in zip(casts.adapters, product.split(casts.ranks), strict=True):
+        if adapter.down.grad is None:
+            # In memory of its own: autograd keeps what it is given.
+            learned.append(part.mul(scaling))
+        else:
+            adapter.down.grad.add_(part, alpha=scaling)
+            learned.append(None)
+    return learned
 
 
 def _add_product(held: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scaling: float) -> None:

@@ -119,9 +119,12 @@ class Kernels(Plain):
         return result
 
     def sum_of_three(self, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> torch.Tensor:
+        count = first.numel()
+        if count % 16:
+            # The kernel is compiled for counts that divide, and would be anew for one that does not, in a capture too.
+            return super().sum_of_three(first, second, third)
         parts = [part.contiguous() for part in (first, second, third)]
         result = torch.empty_like(parts[0])
-        count = result.numel()
         self._made.add_three[(-(-count // _SUM_BLOCK),)](*parts, result, count, BLOCK=_SUM_BLOCK)
         return result
 
@@ -147,7 +150,8 @@ class Kernels(Plain):
     def unpacked(self, weight: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor:
         packed = weight.view(-1)
         blocks, left = divmod(packed.numel() * 2, state.blocksize)
-        if left or state.dtype != dtype or (state.nested and state.state2.code.numel() != 256):
+        whole = packed.dtype == torch.uint8 and not left
+        if not whole or state.dtype != dtype or (state.nested and state.state2.code.numel() != 256):
             return super().unpacked(weight, state, dtype)
         result = torch.empty(state.shape, dtype=dtype, device=packed.device)
         nested = state.state2 if state.nested else None

@@ -3,9 +3,9 @@
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Base:
     tokenizer: Any
     device: Device
     dtype: torch.dtype
+    # Weights (outputs, inputs) of 4-bit layers that are kept unpacked for training, by the id of the layer.
+    unpacked: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def decoder(self) -> Any:

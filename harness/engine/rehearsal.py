@@ -6,6 +6,7 @@ the allocator would, so that activations, casts, logits and temporaries need no 
 place of what has no kernel on the meta device, and make and keep the tensors that the real thing makes and keeps.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,12 @@ from harness.engine.adapting import Adapter, attach
 from harness.engine.batches import LOSS_TOKENS
 from harness.engine.batching import Batch
 from harness.engine.decoding import Decoding, SlotDecoder
-from harness.engine.fusing import fused, unfusable
+from harness.engine.fusing import Fused, unfusable
 from harness.engine.graphs import obstacle
 from harness.engine.ledger import CATEGORIES, Category, Ledger
 from harness.engine.loading import TORCH_DTYPES, Base, disable_dropout
 from harness.engine.sections import Section, adapter_gradients, watched
-from harness.engine.standins import PackedLinear, attention, fused_dropout, quantise
+from harness.engine.standins import InPlace, PackedLinear, attention, fused_dropout, quantise
 from harness.engine.stepping import summed_loss
 from harness.engine.training import drops, set_checkpointing
 from study.arms import Arm
@@ -75,11 +76,12 @@ def training_peak(stage: Stage, arm: Arm, training: Training, batch: tuple[int, 
         raise ValueError("a zero-shot arm has no training")
     stage.adapter.model.train()
     set_checkpointing(stage.base.model, on=arm.checkpointing)
-    with torch.device("meta"), fused_dropout(), fused(stage.adapter.model, on=bool(training.engine.fused)):
+    fuses = unfusable(stage.adapter.model, on=bool(training.engine.fused)) is None
+    form = Fused(stage.adapter.model, operations=InPlace() if training.engine.kernels else None) if fuses else None
+    with torch.device("meta"), fused_dropout(), nullcontext() if form is None else form.applied():
         repeats_dropout = arm.checkpointing and drops(stage.adapter.model)
-        fuses = unfusable(stage.adapter.model, on=bool(training.engine.fused)) is None
         held = obstacle(stage.base, training, repeats_dropout=repeats_dropout, fused=fuses) is None
-        ledger = _step(stage.base, stage.adapter, training, _batch(batch), held=held)
+        ledger = _step(stage.base, stage.adapter, training, _batch(batch), held=held, form=form)
     set_checkpointing(stage.base.model, on=False)
     return _with_workspace(ledger)
 
@@ -154,7 +156,9 @@ def _hold_model(ledger: Ledger, base: Base) -> None:
         ledger.add(tensor, _category(tensor))
 
 
-def _step(base: Base, adapter: Adapter, training: Training, batch: Batch, *, held: bool) -> Ledger:
+def _step(
+    base: Base, adapter: Adapter, training: Training, batch: Batch, *, held: bool, form: Fused | None = None
+) -> Ledger:
     ledger = Ledger()
     _hold_model(ledger, base)
     trainable = [p for p in adapter.model.parameters() if p.requires_grad]
@@ -175,7 +179,11 @@ def _step(base: Base, adapter: Adapter, training: Training, batch: Batch, *, hel
         # Captured passes add into gradients that have their place before the first step.
         for parameter in trainable:
             parameter.grad = torch.empty_like(parameter)
-            ledger.add(parameter.grad, "gradients")
+        if form is not None:
+            form.lay_out_gradients()
+        for parameter in trainable:
+            if parameter.grad is not None:
+                ledger.add(parameter.grad, "gradients")
     hooks = adapter_gradients(adapter.model, lambda gradient: ledger.move(gradient, "gradients"))
 
     def entered(section: Section) -> None:

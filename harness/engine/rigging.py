@@ -18,8 +18,9 @@ from harness.engine.batches import TrainingPlan
 from harness.engine.census import quantisation_tensors
 from harness.engine.fusing import Fused, unfusable
 from harness.engine.graphs import Captured, obstacle, side_stream
-from harness.engine.kernels import missing
+from harness.engine.kernels import Kernels, Plain, missing
 from harness.engine.loading import Base, asks_the_host
+from harness.engine.padding import Start, put
 from harness.engine.sharing import SharedInput
 from harness.engine.stepping import Stepper, make_state, optimizer_for
 from study.runs import RunSpec
@@ -38,27 +39,37 @@ class Course:
     repeats_dropout: bool
 
 
-def rig_key(spec: RunSpec, train_file: str) -> tuple[object, ...]:
+def rig_key(
+    spec: RunSpec, train_file: str, padded_rank: int | None = None, *, unpacked: bool = False
+) -> tuple[object, ...]:
     """What the captured steps of a run's training depend on, and where it starts: all but the peak learning rate.
 
-    Alpha is in it because graphs hold the adapter's scaling, which with rank and method follows from alpha.
+    Alpha is in it because graphs hold the adapter's scaling, which with rank and method follows from alpha. Graphs of
+    an adapter with a `padded_rank` read the scaling, and it is set to each trial's start: that rank is all. They read
+    the base's weights as they are, or `unpacked`.
     """
     if spec.hyperparameters is None:
         raise ValueError("a run that trains has hyperparameters")
     chosen = spec.hyperparameters
-    return spec.arm, spec.training, spec.seed, spec.prompts.training, train_file, chosen.rank, chosen.alpha
+    adapter = (chosen.rank, chosen.alpha) if padded_rank is None else ("padded", padded_rank)
+    return spec.arm, spec.training, spec.seed, spec.prompts.training, train_file, unpacked, *adapter
 
 
 class Rig:
     """An adapter on its base with all that trains it: optimizer, gradients, captured steps and what these read.
 
-    With `again` it can serve several trainings one after another, each of which starts where the first did.
+    With `again` it can serve several trainings one after another, each of which starts where the first did, or, where
+    the adapter is padded, at a start of its own.
     """
 
     def __init__(
         self, base: Base, adapter: Adapter, training: Training, course: Course, rate: float, *, again: bool = False
     ) -> None:
-        """`rate`: the peak learning rate of the first training."""
+        """`rate`: the peak learning rate of the first training.
+
+        Raises:
+            ValueError: the adapter is padded and its layers cannot be fused: nothing else reads its scaling.
+        """
         model = adapter.model
         self.base = base
         self.adapter = adapter
@@ -66,6 +77,8 @@ class Rig:
         # Why layers are not fused, steps not captured and kernels not used; None where they are.
         self.no_fused = unfusable(model, on=bool(training.engine.fused))
         fuses = self.no_fused is None
+        if adapter.padded_rank is not None and not fuses:
+            raise ValueError(f"a padded adapter is trained in fused form only: {self.no_fused}")
         self.no_graphs = obstacle(base, training, repeats_dropout=course.repeats_dropout, fused=fuses)
         on = bool(training.engine.kernels)
         self.no_kernels = missing(base.device, on=on) if fuses else "layers are not fused"
@@ -82,16 +95,24 @@ class Rig:
         self._inputs = SharedInput()
         if captures and asks_the_host(base.model):
             self._inputs.prepare(base.device)
+        # Where captured steps find alpha / rank of the training that is under way.
+        self._scaling = None if adapter.padded_rank is None else torch.ones((), device=base.device)
+        operations = Kernels() if self.no_kernels is None else Plain()
         # One for all trainings, as graphs read the casts that it keeps.
-        self._fused = Fused(model, inputs=self._inputs, kernels=self.no_kernels is None) if fuses else None
+        self._fused = None
+        if fuses:
+            self._fused = Fused(
+                model, inputs=self._inputs, operations=operations, scaling=self._scaling, unpacked=base.unpacked
+            )
         # One for all trainings: memory of a pool that was used on one stream does not serve another.
         self._stream = torch.cuda.Stream() if captures else None
         self._captured: Captured | None = None
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._start: list[torch.Tensor] | None = None
-        if again and training.optimizer == "adamw":
+        self._again = again and training.optimizer == "adamw"
+        self._start: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if self._again and adapter.padded_rank is None:
             # In host memory: on the GPU they would add to the peak of a trial, which is that of a run without them.
-            self._start = [parameter.detach().to("cpu", copy=True) for parameter in self._trained]
+            self._start = [(parameter, parameter.detach().to("cpu", copy=True)) for parameter in self._trained]
         self._scale = dict(self.scaler.state_dict())
         self._begun = False
         self._places: tuple[int, ...] = ()
@@ -99,18 +120,29 @@ class Rig:
     @property
     def reusable(self) -> bool:
         """Whether another training gains by it: something was captured, and a new rig would capture the same."""
-        return self._start is not None and self._captured is not None and not self.worn
+        return self._again and self._captured is not None and not self.worn
 
-    def begin(self, rate: float) -> None:
-        """Makes ready for a training with this peak learning rate: the first, or another from the same start.
+    def begin(self, rate: float, start: Start | None = None) -> None:
+        """Makes ready for a training with this peak learning rate: the first, or another.
+
+        Args:
+            start: where it starts, in a padded adapter; in any other it starts where the first did.
 
         Raises:
             RuntimeError: it was made for one training only.
+            ValueError: a start without a padded adapter, or the other way round.
         """
-        if not self._begun:
-            self._begun = True
-            return
-        if self._start is None:
+        if (start is None) != (self._scaling is None):
+            raise ValueError("a training has a start of its own in a padded adapter, and in no other")
+        if self._begun:
+            self._begin_again(rate)
+        self._begun = True
+        if start is not None and self._scaling is not None:
+            put(self.adapter, start)
+            self._scaling.fill_(start.scaling)
+
+    def _begin_again(self, rate: float) -> None:
+        if not self._again:
             raise RuntimeError("this rig was made for one training")
         if self._stream is not None:
             # The last training may have been broken off on it.
@@ -118,7 +150,7 @@ class Rig:
             # What an evaluation has reserved is not this training's, and cannot be freed while a shape is captured.
             torch.cuda.empty_cache()
         with torch.no_grad():
-            for parameter, start in zip(self._trained, self._start, strict=True):
+            for parameter, start in self._start:
                 parameter.copy_(start)
             for state in self.optimizer.state.values():
                 for value in state.values():
@@ -143,6 +175,8 @@ class Rig:
         largest = largest_shape(self.course.places)
         if self._captured is None and self.no_graphs is None and largest is not None:
             self.stepper.hold_gradients()
+            if self._fused is not None:
+                self._fused.lay_out_gradients()
             self._captured = Captured(self.stepper.compute, self.stepper.update, largest, self._inputs)
         return self._captured
 

@@ -6,10 +6,11 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -31,21 +32,40 @@ from harness.engine.loading import (
     multiplies_in_bf16,
 )
 from harness.engine.meters import PhaseMeter
+from harness.engine.padding import own_census, own_parameters, start_of, unpaddable
 from harness.engine.rigging import Rig, rig_key
-from harness.engine.shelving import Shelf
+from harness.engine.shelving import Shelf, fits, room
 from harness.engine.stepping import Diverged
 from harness.engine.training import Recipe, rig_for, train_with, validation_loss
+from harness.engine.unpacking import difference, unpacked, unpacked_bytes
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised, Resumed
 from harness.pruning import WAYPOINTS, Pruned, Watch
 from study.arms import Dtype
 from study.models import ModelSpec
 from study.prompts import PromptTemplate
 from study.runs import RunSpec, Stage
-from study.settings import EngineSettings
+from study.settings import EngineSettings, Training
 
 Emit = Callable[[Event], None]
 # Zero-shot runs have no training settings; their prompts may be this long.
 ZERO_SHOT_MAX_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """What a training has in common with others that can be made with what it was made with, None where it shares
+    nothing; the rank that its adapter is padded to for that, if it is; and the base that it is trained on, with weights
+    that are kept unpacked, if they are."""
+
+    kind: tuple[object, ...] | None
+    padded_rank: int | None
+    base: Base
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Why memory and times are not those of the run's arm and rank; empty where they are."""
+        padded = {} if self.padded_rank is None else {"padded_rank": self.padded_rank}
+        return {**padded, **({"unpacked_base": True} if self.base.unpacked else {})}
 
 
 class Session:
@@ -57,6 +77,12 @@ class Session:
         self._loaded: tuple[object, ...] | None = None
         self._encodings = Encodings()
         self._shelf = Shelf()
+        # Arms of which this process has made a training in an adapter of its own rank, whose figures are true.
+        self._told: set[str] = set()
+        # The base with its weights kept unpacked, or why not; None before that was asked.
+        self._unpacked: Base | str | None = None
+        # The most bytes that this process has reserved on the GPU in any phase.
+        self._most_reserved = 0
 
     def run(self, job: Job) -> None:
         """Runs one job and reports how it ended; what it raises is reported too, and ends the process's use."""
@@ -90,14 +116,18 @@ class Session:
             self._emit(Facts("parameters", base_parameters(base)))
             self._emit(Facts("checks", {"dtypes": dtype_census(base.model)}))
             return self._evaluate(base, job, meter)
-        kind = _kind(job)
-        rig = self._trained(base, job, meter, kind)
-        adapter, kept = rig.adapter, self._shelf.keep(kind, rig, _evaluation(job))
+        sharing = self._sharing(base, job)
+        rig = self._trained(sharing.base, job, meter, sharing)
+        self._reserved()
+        adapter, kept = rig.adapter, self._shelf.keep(sharing.kind, rig, _evaluation(job))
         # What is not kept is not in the way of the evaluation.
         del rig
+        if kept:
+            self._emit(Facts("checks", {"kept_beside_evaluation": True}))
         try:
             with self._shelf.evaluating(_evaluation(job)) if _is_trial_on_gpu(job) else nullcontext():
                 loss = self._evaluate(base, job, meter)
+            self._reserved()
             if job.adapter_folder is not None:
                 self._save(adapter, job.adapter_folder, job.spec.model)
             return loss
@@ -127,34 +157,74 @@ class Session:
             self._loaded = wanted
         return self._base
 
-    def _trained(self, base: Base, job: Job, meter: PhaseMeter, kind: tuple[object, ...] | None) -> Rig:
-        spec, training = job.spec, job.spec.training
-        if training is None or spec.hyperparameters is None or job.train_file is None:
+    def _sharing(self, base: Base, job: Job) -> _Sharing:
+        """With what a job is trained. The first of an arm is made as a confirm run is: it tells what the arm takes."""
+        own, rank, spec = _kind(job), job.padded_rank, job.spec
+        if own is None or spec.training is None or spec.arm.name not in self._told:
+            return _Sharing(own, None, base)
+        if job.unpacked:
+            self._unpacked = self._unpacked or self._with_unpacked(base, job, spec.training)
+            if isinstance(self._unpacked, str):
+                self._emit(Facts("checks", {"base_not_unpacked": self._unpacked}))
+            else:
+                base = self._unpacked
+        if rank is not None and (why_not := unpaddable(base, spec.arm, spec.training)) is not None:
+            self._emit(Facts("checks", {"graphs_not_shared": why_not}))
+            rank = None
+        sharing = _Sharing(_kind(job, rank, unpacked=bool(base.unpacked)), rank, base)
+        if sharing.facts:
+            # Before anything is measured: of a trial that ends early the figures are no more those of its rank.
+            self._emit(Facts("checks", {"engine": sharing.facts}))
+        return sharing
+
+    def _with_unpacked(self, base: Base, job: Job, training: Training) -> Base | str:
+        """The base with its 4-bit weights kept unpacked for trainings; or why it is not: no room beside what earlier
+        jobs took, or other bits."""
+        if not training.engine.fused or job.train_file is None:
+            return "layers are not fused"
+        if not fits(unpacked_bytes(base), self._most_reserved, room()):
+            return "there is no room for it"
+        examples = self._encodings.of(base.tokenizer, job.train_file, job.spec.prompts.training, training.max_tokens)
+        self._shelf.clear()
+        weights = unpacked(base)
+        why_not = difference(base, job.spec.arm, training, examples, weights, job.spec.seed)
+        return replace(base, unpacked=weights) if why_not is None else why_not
+
+    def _reserved(self) -> None:
+        """Keeps the most that was reserved since the phase began."""
+        if torch.cuda.is_initialized():
+            self._most_reserved = max(self._most_reserved, torch.cuda.max_memory_reserved())
+
+    def _trained(self, base: Base, job: Job, meter: PhaseMeter, sharing: _Sharing) -> Rig:
+        spec, padded = job.spec, sharing.padded_rank
+        training, chosen = spec.training, spec.hyperparameters
+        if training is None or chosen is None or job.train_file is None:
             raise ValueError("a run that trains needs training settings, hyperparameters and examples")
         with meter.measure("prepare"):
             examples = self._encodings.of(base.tokenizer, job.train_file, spec.prompts.training, training.max_tokens)
-            rig = self._shelf.taken(kind)
-            adapter = rig.adapter if rig else attach(base, spec.arm, spec.hyperparameters, training, spec.seed)
-        self._emit(Facts("parameters", dict(adapter.parameters)))
+            rig = self._shelf.taken(sharing.kind)
+            adapter = rig.adapter if rig else attach(base, spec.arm, chosen, training, spec.seed, padded)
+            start = None if padded is None else start_of(adapter, chosen, spec.seed)
+        self._emit(Facts("parameters", own_parameters(adapter, chosen.rank)))
         self._emit(Facts("adapter", {"target_modules": list(adapter.target_modules)}))
         self._emit(Facts("data", {"truncated_train": sum(example.truncated for example in examples)}))
-        dtypes = dtype_census(adapter.model)
-        recipe = Recipe(training, spec.hyperparameters.learning_rate, spec.seed, spec.arm.checkpointing)
+        dtypes = own_census(adapter, dtype_census(adapter.model), chosen.rank)
+        recipe = Recipe(training, chosen.learning_rate, spec.seed, spec.arm.checkpointing, start)
 
         def on_step(step: int, steps: int, loss: float, rate: float) -> None:
             self._emit(Progress("train", step, steps, loss, rate))
             watch.step(step, steps, loss)
 
         watch = Watch(job.waypoints)
-        following = _Following(self._emit, meter, watch, job)
+        following = _Following(self._emit, meter, watch, job, sharing.facts)
         try:
             with meter.measure("train"):
-                rig = rig or rig_for(base, adapter, examples, recipe, again=kind is not None)
+                rig = rig or rig_for(base, adapter, examples, recipe, again=sharing.kind is not None)
                 trained = train_with(rig, examples, recipe, on_step, following.beside)
                 meter.excluded_s = following.beside.seconds
         except Pruned:
             # The base is whole, and serves the next trial.
-            if rig is None or not self._shelf.keep(kind, rig, None):
+            if rig is None or not self._shelf.keep(sharing.kind, rig, None):
                 detach(adapter)
             raise
         finally:
@@ -177,17 +247,20 @@ class Session:
         share = moved(adapter)
         if share == 0.0:
             raise AdapterError("no lora_B matrix moved from zero: the adapter learned nothing")
+        # In a padded adapter, or on an unpacked base, it is not that of the trial.
+        warm_up = {"first_step_s": trained.first_seconds, "first_step_tokens": trained.first_tokens}
         checks = {
             "dtypes": dtypes,
             "lora_b_moved": share,
             "engine": trained.levers.facts(),
-            "first_step_s": trained.first_seconds,
-            "first_step_tokens": trained.first_tokens,
+            **({} if sharing.facts else warm_up),
             "first_loss": trained.losses[0],
             "last_loss": trained.losses[-1],
             "losses": [round(loss, 5) for loss in trained.losses],
         }
         self._emit(Facts("checks", checks))
+        if not sharing.facts:
+            self._told.add(spec.arm.name)
         return rig
 
     def _evaluate(self, base: Base, job: Job, meter: PhaseMeter) -> float:
@@ -221,7 +294,7 @@ class Session:
 class _Following:
     """What goes on beside the training of a job, and what is said of it."""
 
-    def __init__(self, emit: Emit, meter: PhaseMeter, watch: Watch, job: Job) -> None:
+    def __init__(self, emit: Emit, meter: PhaseMeter, watch: Watch, job: Job, shared: Mapping[str, object]) -> None:
         self._emit = emit
         self._meter = meter
         self._watch = watch
@@ -229,7 +302,8 @@ class _Following:
         self._told: set[str] = set()
         keeper = None
         if job.checkpoints is not None:
-            files = CheckpointFiles(Path(job.checkpoints.folder), job.spec.run_id, _made_on(job))
+            made_on = _made_on(job) | {name: str(value) for name, value in shared.items()}
+            files = CheckpointFiles(Path(job.checkpoints.folder), job.spec.run_id, made_on)
             keeper = Keeper(files, job.checkpoints.every, self)
         self.beside = Beside(Census() if job.measured and job.device == "cuda" else None, keeper)
 
@@ -275,9 +349,10 @@ def _is_trial_on_gpu(job: Job) -> bool:
     return job.spec.stage is Stage.TUNE and job.device == "cuda"
 
 
-def _kind(job: Job) -> tuple[object, ...] | None:
-    """What a warm worker's trial has in common with others that can be trained with what it was trained with; None for
-    a run that shares nothing: its figures may be quoted, or it goes on from a checkpoint."""
+def _kind(job: Job, padded_rank: int | None = None, *, unpacked: bool = False) -> tuple[object, ...] | None:
+    """What a warm worker's trial has in common with others that can be trained with what it was trained with, in an
+    adapter of its own or in a padded one, on its base as it is or kept unpacked. None for a run that shares nothing:
+    its figures may be quoted, or it goes on from a checkpoint."""
     training = job.spec.training
     if not _is_trial_on_gpu(job) or job.measured or job.train_file is None:
         return None
@@ -285,7 +360,7 @@ def _kind(job: Job) -> tuple[object, ...] | None:
         return None
     if job.checkpoints is not None and (Path(job.checkpoints.folder) / PAGE).exists():
         return None
-    return rig_key(job.spec, job.train_file)
+    return rig_key(job.spec, job.train_file, padded_rank, unpacked=unpacked)
 
 
 def _evaluation(job: Job) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.engine.attention import repeated
+from harness.engine.kernels import Low, Plain
 from study.arms import Arm, Precision
 
 
@@ -21,6 +22,23 @@ def quantise(layer: nn.Module, arm: Arm, dtype: torch.dtype) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, PackedLinear(child, arm, dtype))
+
+
+class InPlace(Plain):
+    """What the Triton kernels make and keep: nothing where they write over what they read."""
+
+    def turn_(self, heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> None:
+        pass
+
+    def turned_back(self, heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(heads, memory_format=torch.contiguous_format)
+
+    def sum_of_three(self, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(first)
+
+    def add_and_deactivate(self, base: torch.Tensor, low: Low | None, before: torch.Tensor) -> torch.Tensor:
+        # In fp32 the kernel is not used.
+        return super().add_and_deactivate(base, low, before) if base.dtype == torch.float32 else base
 
 
 class PackedLinear(nn.Linear):

@@ -19,6 +19,7 @@ from harness.engine.encoding import Encoded
 from harness.engine.graphs import Crowded
 from harness.engine.keeping import Beside
 from harness.engine.loading import Base
+from harness.engine.padding import Start
 from harness.engine.restoring import Live
 from harness.engine.rigging import Course, Rig
 from harness.engine.stepping import summed_loss
@@ -33,12 +34,14 @@ NOTHING = Beside()
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one training is besides its model and data: settings, peak learning rate, seed, checkpointing."""
+    """What one training is besides its model and data: settings, peak learning rate, seed, checkpointing, and where it
+    starts in an adapter that is padded."""
 
     training: Training
     learning_rate: float
     seed: int
     checkpointing: bool = False
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,10 @@ class Levers:
     redone: int = 0
     # Of the captured shapes, those that an earlier training in this process had captured.
     reused: int = 0
+    # The rank that the adapter was padded to.
+    padded_rank: int | None = None
+    # Whether the weights of a 4-bit base were kept unpacked.
+    unpacked_base: bool = False
 
     def facts(self) -> dict[str, Any]:
         """As a record keeps them."""
@@ -65,6 +72,8 @@ class Levers:
             "kernels_not": self.no_kernels,
             **({"steps_redone": self.redone} if self.redone else {}),
             **({"graphs_reused": self.reused} if self.reused else {}),
+            **({"padded_rank": self.padded_rank} if self.padded_rank is not None else {}),
+            **({"unpacked_base": True} if self.unpacked_base else {}),
         }
 
 
@@ -108,7 +117,7 @@ def train(
 
 def rig_for(base: Base, adapter: Adapter, examples: Sequence[Encoded], recipe: Recipe, *, again: bool = False) -> Rig:
     """What a training is made with. With `again` it serves others after it, on the same examples and of a recipe that
-    differs in the learning rate alone."""
+    differs in the learning rate alone, and in the start where the adapter is padded."""
     training = recipe.training
     lengths = [example.length for example in examples]
     count = step_count(len(examples), training.batch_size, steps=training.steps, epochs=training.epochs)
@@ -129,7 +138,7 @@ def train_with(
     base, model, count = rig.base, rig.adapter.model, len(rig.course.plan.steps)
     model.train()
     set_checkpointing(base.model, on=recipe.checkpointing, keep_random_state=rig.course.repeats_dropout)
-    rig.begin(recipe.learning_rate)
+    rig.begin(recipe.learning_rate, recipe.start)
     torch.manual_seed(recipe.seed + 1)
     try:
         with rig.installed():
@@ -214,7 +223,16 @@ class _Loop:
             last = time.monotonic()
             batches = following
         rig = self._rig
-        levers = Levers(rig.no_fused, self._no_graphs, rig.no_kernels, tally.captured, tally.redone, reused)
+        levers = Levers(
+            no_fused=rig.no_fused,
+            no_graphs=self._no_graphs,
+            no_kernels=rig.no_kernels,
+            captured=tally.captured,
+            redone=tally.redone,
+            reused=reused,
+            padded_rank=rig.adapter.padded_rank,
+            unpacked_base=bool(rig.base.unpacked) and rig.no_fused is None,
+        )
         return Trained(
             tuple(tally.losses),
             len(steps),

@@ -6,8 +6,9 @@ python -m tests.benchmarks.engines --dry
 An engine is written `engine-precision/variant+variant@batch`: `ours-nf4`, `ours-bf16/fused+pad64@32`, `trl-int8`,
 `hf-nf4`, `eager-bf16`; `matmul` is the ceiling. Variants are for ours: `eager`, `fused` and `graphs` name the levers
 that are on (both, where none is named); `padN`, `passN`, `poolN`, `rankN`, `full-logits`, `checkpointing`,
-`bf16-adapters` and `ungrouped` change one setting each. `ours-bf16@8,ours-bf16@32,ours-bf16/rank64` shows how it
-scales. Peers are no dependencies: `pip install --no-deps trl==1.16.0`.
+`bf16-adapters`, `ungrouped` and `no-kernels` (PyTorch's operations instead of Triton's) change one setting each.
+`ours-bf16@8,ours-bf16@32,ours-bf16/rank64` shows how it scales. Peers are no dependencies:
+`pip install --no-deps trl==1.16.0`.
 
 `tokens/s` is without warm-up (for ours with CUDA graphs also without captures, see `tests.benchmarks.ours`), `with
 warm-up` is from the start of training to its last step. Memory is the allocator's peak over the whole training. What

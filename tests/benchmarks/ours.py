@@ -21,7 +21,11 @@ from tests.benchmarks.measuring import LEARNING_RATE, SEED, Count, Job, Meter, O
 
 # The levers that are on: without one of these words both are.
 _LEVERS = {"eager": (False, False), "fused": (True, False), "graphs": (False, True)}
-_WORDS = (*_LEVERS, "padN", "passN", "poolN", "rankN", "full-logits", "checkpointing", "bf16-adapters", "ungrouped")
+_WORDS = (
+    *_LEVERS,
+    *("padN", "passN", "poolN", "rankN"),
+    *("full-logits", "checkpointing", "bf16-adapters", "ungrouped", "no-kernels"),
+)
 
 
 class _Enough(Exception):
@@ -86,6 +90,7 @@ def _asked(job: Job, options: Options) -> tuple[Arm, Training]:
         pass_tokens=_given(job, "pass"),
         pool_steps=_given(job, "pool"),
         cuda_graphs=chosen[1] or None,
+        kernels=None if "no-kernels" in job.variants else True,
     )
     training = Training(
         steps=None,

@@ -42,7 +42,8 @@ from tests.benchmarks.measuring import LEARNING_RATE, SEED, Count, flops_of, mat
 PASSES = 4
 # What the names of kernels have in them, in the order in which they are asked.
 KINDS = (
-    ("dequantise the base", ("dequantize",)),
+    ("dequantise the base", ("dequantize", "unpack_4bit")),
+    ("add adapters, with GELU", ("add_low_rank",)),
     ("quantise inputs (LLM.int8)", ("int8", "quant")),
     ("attention", ("flash", "fmha", "sdpa", "attention")),
     ("matrix products", ("gemm", "nvjet", "cutlass", "xmma", "splitk", "cublas")),

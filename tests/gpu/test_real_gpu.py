@@ -128,6 +128,8 @@ def test_the_breakdown_sums_to_the_measured_peak_and_the_forecast_comes_near_it(
     assert (parts.quantisation > 0) == (arm != "lora")
     # The moments are two fp32 numbers for each fp32 weight of the adapter.
     assert parts.optimizer == pytest.approx(2 * parts.adapters, rel=0.05)
+    # Steps are captured: gradients have their places before the first.
+    assert parts.gradients == pytest.approx(parts.adapters, rel=0.05)
     assert record.forecast.train_allocated_bytes == pytest.approx(train.allocated_bytes, rel=0.10)
     assert forecast.base_weights == pytest.approx(parts.base_weights, rel=0.02)
     assert forecast.activations == pytest.approx(parts.activations, rel=0.10)

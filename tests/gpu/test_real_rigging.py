@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.engine import shelving
+from harness.engine import session, shelving
 from harness.engine.adapting import attach, detach
 from harness.engine.encoding import Encoder
 from harness.engine.loading import load_base
+from harness.engine.padding import start_of
 from harness.engine.rigging import Rig
 from harness.engine.session import Session
 from harness.engine.sources import model_folder
@@ -21,7 +22,7 @@ from harness.engine.trying import PROBE, probe_arm
 from harness.flow import examples_text
 from harness.messages import Answers, Event, Facts, Finished, Job
 from harness.specs import Specs
-from study.arms import Precision
+from study.arms import DEFAULT_COMPUTE, Method, Precision
 from study.dialogues import generate
 from study.prompts import TEMPLATES
 from study.runs import RunSpec
@@ -41,6 +42,10 @@ SETTINGS = replace(
     engine=EngineSettings(pad_to_multiple=32),
 )
 RATES = (2e-3, 5e-4)
+# Rank, alpha and learning rate of trials that share their graphs; the first and the last are one and the same.
+SETS = ((4, 16, 2e-3), (32, 16, 5e-4), (6, 64, 2e-3), (4, 64, 2e-3), (4, 16, 2e-3))
+# How far losses may be from those of an adapter of its own rank: what rounding makes of them.
+CLOSE = {Precision.FP32: 1e-4, Precision.BF16: 5e-3, Precision.INT8: 5e-3, Precision.NF4: 5e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -97,14 +102,65 @@ def test_replayed_graphs_of_an_earlier_training_give_the_numbers_of_new_ones(
         # Nothing but its own memory was written to.
         assert bool((taken == 77).all())
         assert rig.reusable
+        assert not number or rig.in_place()
         rig.lay_by()
-        assert rig.in_place()
+
+
+@pytest.mark.parametrize(
+    ("precision", "method", "dropout"),
+    [
+        (Precision.FP32, Method.LORA, 0.0),
+        (Precision.FP32, Method.RSLORA, 0.1),
+        (Precision.BF16, Method.LORA, 0.0),
+        (Precision.BF16, Method.RSLORA, 0.1),
+        (Precision.INT8, Method.LORA, 0.0),
+        (Precision.NF4, Method.RSLORA, 0.0),
+    ],
+)
+def test_replayed_graphs_of_a_padded_adapter_serve_any_rank_and_alpha(
+    precision: Precision, method: Method, dropout: float
+) -> None:
+    folder = model_folder("random/tiny-phi", None, "cuda").folder
+    arm = replace(probe_arm(precision, method), dropout=dropout)
+    base = load_base(folder, arm, "cuda", model_dropout=False)
+    examples = generate(5, {"train": 64}, turns=(4, 8))["train"]
+    encoded = Encoder(base.tokenizer, TEMPLATES["summarize"], SETTINGS.max_tokens).encode(examples)
+    own: dict[tuple[int, int, float], Trained] = {}
+    for rank, alpha, rate in SETS:
+        adapter = attach(base, arm, Hyperparameters(rank, alpha, rate), SETTINGS, seed=7)
+        own[rank, alpha, rate] = train(base, adapter, encoded, Recipe(SETTINGS, rate, 7), lambda *_: None)
+        detach(adapter)
+    adapter = attach(base, arm, Hyperparameters(4, 16, 2e-3), SETTINGS, seed=7, padded_rank=32)
+    starts = [start_of(adapter, Hyperparameters(*one), seed=7) for one in SETS]
+    recipes = [Recipe(SETTINGS, rate, 7, start=start) for (_, _, rate), start in zip(SETS, starts, strict=True)]
+    rig: Rig = rig_for(base, adapter, encoded, recipes[0], again=True)
+    seen: dict[tuple[int, int, float], tuple[tuple[float, ...], list[torch.Tensor]]] = {}
+    for number, (one, recipe) in enumerate(zip(SETS, recipes, strict=True)):
+        taken = disturb()
+        trained = train_with(rig, encoded, recipe, lambda *_: None)
+        facts = trained.levers.facts()
+        assert facts.get("graphs_reused", 0) == (trained.levers.captured if number else 0)
+        assert facts["padded_rank"] == 32
+        assert trained.losses == pytest.approx(own[one].losses, rel=CLOSE[precision])
+        # The same set again: the same bits, whatever was trained between.
+        losses, matrices = seen.setdefault(one, (trained.losses, weights(adapter.model)))
+        assert trained.losses == losses
+        assert all(torch.equal(now, then) for now, then in zip(weights(adapter.model), matrices, strict=True))
+        rank = one[0]
+        for name, matrix in adapter.model.named_parameters():
+            if "lora_A" in name:
+                assert not matrix[rank:].any()
+            elif "lora_B" in name:
+                assert not matrix[:, rank:].any()
+        assert bool((taken == 77).all())
+        assert rig.reusable
+    assert len({losses for losses, _ in seen.values()}) == len(SETS) - 1
 
 
 class Bench:
     """A session on this GPU, and the jobs of one arm of the tiny grid."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: Precision = Precision.BF16) -> None:
         grid = tiny_grid("training.steps=12", "training.engine={pad_to_multiple: 32}")
         examples = generate(3, {"train": 24, "validation": 6, "test": 8}, turns=(4, 6))
         specs = Specs.of(grid, examples)
@@ -114,21 +170,27 @@ class Bench:
         self._model = model_folder("random/tiny-phi", None, "cuda").folder
         self.zero_shot = specs.baselines("validation")[0]
         arm = grid.arm("lora")
-        self.trial = specs.trial(arm, 0, grid.block(arm)[0])
+        trial = specs.trial(arm, 0, grid.block(arm)[0])
+        dtype = DEFAULT_COMPUTE[precision]
+        self.trial = replace(trial, arm=replace(arm, precision=precision, compute_dtype=dtype))
+        self.checks: dict[str, Any] = {}
         self._events: list[Event] = []
         self.session = Session(self._events.append)
 
     def with_set(self, rank: int, alpha: int, rate: float) -> RunSpec:
         return replace(self.trial, hyperparameters=Hyperparameters(rank, alpha, rate))
 
-    def run(self, spec: RunSpec) -> tuple[int, tuple[object, ...]]:
+    def run(
+        self, spec: RunSpec, padded_rank: int | None = None, *, unpacked: bool = False
+    ) -> tuple[int, tuple[Any, ...]]:
         """Shapes that were reused; losses of the steps, loss of the validation, answers."""
         train = None if spec.train is None else str(self._files["train"])
         self._events.clear()
-        self.session.run(Job(spec, self._model, train, str(self._files["validation"]), "cuda"))
+        evaluated = str(self._files["validation"])
+        self.session.run(Job(spec, self._model, train, evaluated, "cuda", padded_rank=padded_rank, unpacked=unpacked))
         end = self._events[-1]
         assert isinstance(end, Finished), end
-        checks: dict[str, Any] = {}
+        checks = self.checks = {}
         for event in self._events:
             if isinstance(event, Facts) and event.section == "checks":
                 checks |= event.values
@@ -163,3 +225,53 @@ def test_trials_of_one_rank_share_their_graphs_and_others_nothing(
     monkeypatch.setattr(shelving, "room", lambda: 0)
     assert bench.run(bench.with_set(*first)) == (reused, of_first)
     assert bench.run(bench.with_set(*first)) == (0, of_first)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+def test_trials_of_any_rank_and_alpha_share_their_graphs_where_they_are_padded(
+    tmp_path: Path, precision: Precision
+) -> None:
+    folders = tmp_path / "own", tmp_path / "padded"
+    for folder in folders:
+        folder.mkdir()
+    alone, bench = (Bench(folder, precision) for folder in folders)
+    own = {one: alone.run(alone.with_set(*one))[1] for one in SETS}
+    # The first of its arm tells what the arm takes, and shows what its evaluation does; the second captures.
+    reused, found = bench.run(bench.with_set(*SETS[0]), padded_rank=32)
+    assert "padded_rank" not in bench.checks["engine"]
+    assert (reused, found) == (0, own[SETS[0]])
+    seen: dict[tuple[int, int, float], tuple[Any, ...]] = {}
+    for number, one in enumerate(SETS):
+        reused, found = bench.run(bench.with_set(*one), padded_rank=32)
+        assert (reused > 0) == (number > 0)
+        assert bench.checks["engine"]["padded_rank"] == 32
+        assert found[0] == pytest.approx(own[one][0], rel=CLOSE[precision])
+        assert found[1] == pytest.approx(own[one][1], rel=CLOSE[precision])
+        assert seen.setdefault(one, found) == found
+    assert len({str(found) for found in seen.values()}) == len(SETS) - 1
+    # What was shared is gone, and the base is as it was.
+    assert bench.run(bench.with_set(*SETS[2])) == (0, own[SETS[2]])
+
+
+@pytest.mark.parametrize("precision", [Precision.NF4, Precision.FP4])
+def test_trials_on_a_base_that_is_kept_unpacked_have_the_bits_of_the_packed_one(
+    tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, precision)
+    first, second = (8, 16, 5e-3), (8, 16, 1e-3)
+    packed = [bench.run(bench.with_set(*one))[1] for one in (first, second, first)]
+    other = Bench(tmp_path, precision)
+    # The first trial tells what the arm takes, and is made on the base as it is.
+    assert other.run(other.with_set(*first), unpacked=True)[1] == packed[0]
+    assert "unpacked_base" not in other.checks["engine"]
+    for one, numbers in ((second, packed[1]), (first, packed[2])):
+        reused, found = other.run(other.with_set(*one), unpacked=True)
+        assert other.checks["engine"]["unpacked_base"]
+        assert found == numbers
+    assert reused > 0
+    monkeypatch.setattr(session, "room", lambda: 0)
+    last = Bench(tmp_path, precision)
+    for _ in range(2):
+        assert last.run(last.with_set(*first), unpacked=True)[1] == packed[0]
+    assert last.checks["base_not_unpacked"] == "there is no room for it"
+    assert "unpacked_base" not in last.checks["engine"]

@@ -106,6 +106,18 @@ def test_a_run_like_an_earlier_one_is_as_fast_as_that() -> None:
     assert found.train_s(500) == 2.0
 
 
+def test_what_a_run_to_come_must_do_itself_is_not_learned_from_runs_that_found_it_done() -> None:
+    first = {"first_step_s": 2.0, "first_step_tokens": 100}
+    own = run(1_000, checks=first, seconds={"train": 4.0, "load": 1.0, "total": 9.0})
+    # It replayed what another trial had captured, and its worker had been started before it.
+    reused = {"first_step_s": 0.1, "first_step_tokens": 100, "engine": {"graphs_reused": 5}, "started_ahead": True}
+    found = run(1_000, checks=reused, seconds={"train": 2.1, "load": 1.0, "total": 5.0})
+    alone, both = known(own), known(own, found, found)
+    assert alone.first_step_s > 1.0
+    assert (both.first_step_s, both.start_s) == (alone.first_step_s, alone.start_s)
+    assert (known(found).first_step_s, known(found).start_s) == (0.0, 0.0)
+
+
 UNLIKE: dict[str, dict[str, Any]] = {
     "a base of another size": {"model": (MODEL[0], BASE + 1)},
     "another precision": {"arm": probe_arm(Precision.INT8)},

@@ -208,6 +208,16 @@ def test_a_key_holds_all_that_graphs_and_the_start_depend_on() -> None:
     assert len(keys) == 2 + len(others)
 
 
+def test_a_key_of_a_padded_adapter_has_its_rank_in_place_of_rank_and_alpha() -> None:
+    spec = trial()
+    key = rig_key(spec, "train.jsonl", 64)
+    same = [changed(spec, rank=2), changed(spec, alpha=3), changed(spec, learning_rate=0.5)]
+    assert [rig_key(other, "train.jsonl", 64) for other in same] == [key] * len(same)
+    others = {rig_key(spec, "train.jsonl"), rig_key(spec, "train.jsonl", 32), rig_key(spec, "other.jsonl", 64)}
+    others.add(rig_key(replace(spec, seed=spec.seed + 1), "train.jsonl", 64))
+    assert len(others - {key}) == 4
+
+
 def test_a_run_that_does_not_train_has_no_key() -> None:
     with pytest.raises(ValueError, match="hyperparameters"):
         rig_key(replace(trial(), hyperparameters=None), "train.jsonl")

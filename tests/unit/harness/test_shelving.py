@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -178,7 +179,7 @@ class Bench:
 
 
 class Told:
-    """A session, and what it said of its last job."""
+    """A session, and what it said of its last job; `facts` by section."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -188,14 +189,21 @@ class Told:
         """Losses of the steps, loss of the validation and answers."""
         self._events.clear()
         self.session.run(job)
+        self.facts: dict[str, dict[str, Any]] = {}
+        for event in self._events:
+            if isinstance(event, Facts):
+                self.facts.setdefault(event.section, {}).update(event.values)
         end = self._events[-1]
         if isinstance(end, Raised):
             return end.outcome, end.message
         assert isinstance(end, Finished)
-        checks = [event.values for event in self._events if isinstance(event, Facts) and event.section == "checks"]
-        losses = next((values["losses"] for values in checks if "losses" in values), None)
         answers = [answer.text for event in self._events if isinstance(event, Answers) for answer in event.answers]
-        return losses, end.validation_loss, answers
+        return self.facts["checks"].get("losses"), end.validation_loss, answers
+
+    @property
+    def padded_rank(self) -> int | None:
+        rank: int | None = self.facts["checks"].get("engine", {}).get("padded_rank")
+        return rank
 
     def keeps(self) -> Rig | None:
         kept = self.session._shelf._kept
@@ -211,7 +219,7 @@ def bench(tmp_path: Path, tiny_folder: str) -> Bench:
 def _as_on_a_gpu(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     card.peak_reserved = card.reserved
     monkeypatch.setattr(engine, "_is_trial_on_gpu", lambda job: job.spec.stage is Stage.TUNE)
-    monkeypatch.setattr(Rig, "reusable", property(lambda rig: rig._start is not None and not rig.worn))
+    monkeypatch.setattr(Rig, "reusable", property(lambda rig: rig._again and not rig.worn))
 
 
 @pytest.mark.usefixtures("_as_on_a_gpu")
@@ -309,3 +317,105 @@ def test_without_a_gpu_or_without_graphs_nothing_is_kept(bench: Bench) -> None:
         replace(on_gpu, train_file=None),
     ]
     assert [engine._kind(job) for job in others] == [None] * 4
+
+
+# --- trials of one arm with different ranks ---
+
+SETS = ((4, 8), (2, 16), (8, 8), (2, 16))
+
+
+@pytest.fixture
+def _as_if_captured(_as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "unpaddable", lambda base, arm, training: None)
+
+
+def of_set(bench: Bench, rank: int, alpha: int) -> Job:
+    return bench.job(changed(bench.spec, rank=rank, alpha=alpha), padded_rank=8)
+
+
+@pytest.mark.usefixtures("_as_if_captured")
+def test_trials_of_different_ranks_share_a_rig_and_lose_what_each_loses_alone(bench: Bench) -> None:
+    alone = []
+    for one in SETS:
+        fresh = Told()
+        alone.append((fresh.run(of_set(bench, *one)), fresh.facts))
+        # The first of its arm tells what the arm takes.
+        assert fresh.padded_rank is None
+        assert "first_step_s" in fresh.facts["checks"]
+    told = Told()
+    assert told.run(of_set(bench, *SETS[0])) == alone[0][0]
+    again: dict[tuple[int, int], tuple[object, ...]] = {}
+    rigs = []
+    for one, (expected, facts) in zip(SETS, alone, strict=True):
+        found = told.run(of_set(bench, *one))
+        rigs.append(told.keeps())
+        assert told.padded_rank == 8
+        assert found[0] == pytest.approx(expected[0], rel=5e-3)
+        assert found[1] == pytest.approx(expected[1], rel=5e-3)
+        assert found == again.setdefault(one, found)
+        assert told.facts["parameters"] == facts["parameters"]
+        assert told.facts["checks"]["dtypes"] == facts["checks"]["dtypes"]
+        assert not {"first_step_s", "first_step_tokens"} & set(told.facts["checks"])
+    assert rigs[0] is not None
+    assert set(rigs) == {rigs[0]}
+    # A run of its own finds the base without it.
+    assert told.run(replace(of_set(bench, *SETS[1]), measured=True)) == alone[1][0]
+    assert told.padded_rank is None
+
+
+@pytest.mark.usefixtures("_as_if_captured")
+def test_the_first_training_of_each_arm_is_one_of_its_own_rank(bench: Bench) -> None:
+    told, ranks = Told(), []
+    other = replace(bench.spec, arm=replace(bench.spec.arm, name="other", targets=("attention",)))
+    hopeless = (Waypoint(0.5, 0.1, 4),)
+    for job in (
+        bench.baseline,
+        # What was pruned tells nothing.
+        replace(of_set(bench, 4, 8), waypoints=hopeless),
+        replace(of_set(bench, 4, 8), measured=True),
+        of_set(bench, 2, 8),
+        bench.job(other, padded_rank=8),
+        bench.job(other, padded_rank=8),
+        of_set(bench, 2, 8),
+        replace(of_set(bench, 2, 8), measured=True),
+        bench.job(bench.spec),
+        replace(of_set(bench, 4, 8), waypoints=hopeless),
+    ):
+        told.run(job)
+        ranks.append(told.padded_rank)
+    assert ranks == [None, None, None, 8, None, 8, 8, None, None, 8]
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_an_arm_that_cannot_share_says_why(bench: Bench) -> None:
+    told, before = Told(), []
+    for _ in range(2):
+        told.run(of_set(bench, 4, 8))
+        before.append(told.facts["checks"].get("graphs_not_shared"))
+    assert before == [None, "no GPU"]
+    assert told.padded_rank is None
+
+
+def test_without_a_gpu_a_rank_to_pad_to_changes_nothing(bench: Bench) -> None:
+    told, alone = Told(), Told()
+    for _ in range(2):
+        assert told.run(of_set(bench, 4, 8)) == alone.run(replace(of_set(bench, 4, 8), padded_rank=None))
+        assert told.facts["checks"]["engine"] == alone.facts["checks"]["engine"]
+        assert "graphs_not_shared" not in told.facts["checks"]
+
+
+@pytest.mark.usefixtures("_as_if_captured")
+def test_a_training_does_not_go_on_from_the_checkpoint_of_a_padded_one(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    alone, told = Told().run(of_set(bench, 2, 8)), Told()
+    job = replace(of_set(bench, 2, 8), checkpoints=Checkpoints(str(folder), 2))
+    told.run(of_set(bench, 4, 8))
+    told.run(job)
+    assert told.padded_rank == 8
+    fresh = Told()
+    assert fresh.run(replace(job, measured=True)) == alone
+    assert fresh.facts["checks"]["checkpoint_not_used"] == "padded_rank was '8' and is None"
+    # Nor is what goes on from one of its own padded.
+    assert told.run(job) == alone
+    assert told.padded_rank is None

@@ -177,6 +177,10 @@ CHANGES = {
     "tune.pruning={}": (
         "tune.pruning.startup 4: leaves none to prune: an arm has 4 trials (tune.trials and tune.tpe_trials)"
     ),
+    "tune.share_graphs=3": "tune.share_graphs 3: must be true or false",
+    "tune.share_graphs=null": "tune.share_graphs null: must be true or false",
+    "tune.unpacked_base=nf4": "tune.unpacked_base 'nf4': must be true or false",
+    "tune.share_graph=true": "tune.share_graph: unknown key (did you mean 'share_graphs'?): choose from …",
     "seeds=[]": "seeds []: needs at least 1 value",
     "seeds=11": "seeds 11: must be a list",
     "seeds=[11, 1.5]": "seeds[1] 1.5: must be a whole number",

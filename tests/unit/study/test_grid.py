@@ -91,6 +91,7 @@ def test_what_a_grid_leaves_out_has_its_documented_value() -> None:
     assert (grid.protocol, grid.device, grid.timeout_s, grid.repeats) == ("paper", "auto", None, 1)
     assert grid.model == ModelSpec("random/tiny-phi", None, "random")
     assert (grid.tune.tpe_trials, grid.tune.select_by, grid.tune.reselect_seeds) == (0, "rougeL", ())
+    assert (grid.tune.pruning, grid.tune.share_graphs, grid.tune.unpacked_base) == (None, False, False)
     assert (grid.training.micro_batch_size, grid.training.adapter_dtype) == (4, "fp32")
     assert grid.prompts.training is grid.prompts.evaluation
     assert (grid.generation.sampling, grid.generation.dtype) == (None, None)
