@@ -120,6 +120,8 @@ class Profile:
 
     def __init__(self) -> None:
         self.clock = Clock()
+        # Seconds of the workers' phases as they told them: some records withhold them.
+        self.told: dict[tuple[str, str], float] = defaultdict(float)
         # How far each worker has come, by its log; a worker that is not there has said nothing.
         self._waits: dict[Path, str] = {}
         self._forked = False
@@ -205,7 +207,10 @@ class Profile:
             case PhaseStarted(phase=phase):
                 self._waits[log] = BETWEEN
                 self.clock.phase = phase
-            case PhaseEnded() | Finished() | Raised():
+            case PhaseEnded(phase=phase, seconds=seconds):
+                self.told[self.clock.column, phase] += seconds
+                self.clock.phase = None
+            case Finished() | Raised():
                 self.clock.phase = None
 
 
@@ -243,7 +248,7 @@ def table(profile: Profile, records: Sequence[Record]) -> Iterator[str]:
     for phase in PHASES:
         rows[phase] = {}
         for column in COLUMNS:
-            own = sum(getattr(r.seconds, phase) or 0.0 for r in records if r.stage == column)
+            own = profile.told[column, phase]
             rows[phase][column] = own
             behind = rows.setdefault(BEHIND, {})
             behind[column] = behind.get(column, 0.0) + spent.pop((column, phase), 0.0) - own

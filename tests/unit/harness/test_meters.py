@@ -1,5 +1,6 @@
 """What a worker reports of its phases, also of one that fails."""
 
+import mmap
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def test_the_phase_after_a_failed_one_is_told_as_its_own(meter: PhaseMeter, told
     assert (last(told).phase, last(told).failed, meter.phase) == ("evaluate", False, None)
 
 
+def resident(size: int) -> mmap.mmap:
+    """So many bytes of memory that nothing had before: what malloc hands out may have been resident all along."""
+    block = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        block[page] = 1
+    return block
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists() or not reset_host_rss_peak(), reason="the kernel keeps its peak"
 )
@@ -69,7 +78,7 @@ def test_a_failed_phase_has_the_peak_of_the_host_memory_that_it_took(meter: Phas
     before = host_rss_peak_bytes() or 0
 
     def take_and_fail() -> None:
-        block = bytearray(b"\1") * size
+        block = resident(size)
         raise MemoryError(f"{len(block)} bytes were too many")
 
     with pytest.raises(MemoryError), meter.measure("train"):
@@ -88,11 +97,9 @@ def test_what_is_aside_has_a_peak_of_its_own(meter: PhaseMeter, told: list[Event
     peaks = []
     for aside in (False, True):
         with meter.measure("train"):
-            own = b"x" * (64 * 2**20)
-            del own
+            resident(64 * 2**20).close()
             with meter.aside() if aside else nullcontext():
-                more = b"x" * (192 * 2**20)
-                del more
+                resident(192 * 2**20).close()
         ended = told[-1]
         assert isinstance(ended, PhaseEnded)
         peaks.append(ended.host_rss_bytes or 0)
