@@ -38,7 +38,8 @@ def missing(device: str, *, on: bool) -> str | None:
 
 @cache
 def _tried() -> str | None:
-    ones = torch.ones(3, device="cuda")
+    # As many as the kernel takes: fewer would be added without it.
+    ones = torch.ones(16, device="cuda")
     try:
         total = Kernels().sum_of_three(ones, ones, ones)
     except Exception as error:  # noqa: BLE001 - compilers fail in ways of their own, and the study goes on without
