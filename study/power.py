@@ -27,6 +27,9 @@ PLANNED_POWER = 0.80
 # The formula is a normal approximation; the t distribution's wider tails cost up to this many seeds more.
 EXTRA_SEEDS = 2
 
+# Points squared. Below it the parts of a variance and their ratios would vanish in floating point, and the power has
+# long been that of no deviation at all.
+_NO_VARIANCE = 1e-200
 _POINTS = 4096
 # Steps of an even three-dimensional lattice: powers of 1/g, g the root of g⁴ = g + 1 (Roberts 2018, "R3 sequence").
 _STEPS = 1.2207440846057596 ** -np.arange(1.0, 4.0)
@@ -153,7 +156,7 @@ def tost_power(  # noqa: PLR0913 - a design and its three components, by name
     item = sigma_item**2 / dialogues + residual
     of_arms = [(sigma_seed**2 + sigma_residual**2 / dialogues) / count for count in counts]
     variance = item + sum(of_arms) - residual
-    if variance == 0.0:
+    if variance < _NO_VARIANCE:
         return 1.0 if abs(true_difference) < margin else 0.0
 
     dofs = np.array([dialogues - 1, *(count - 1 for count in counts)], dtype=np.float64)

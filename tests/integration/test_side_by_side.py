@@ -69,7 +69,7 @@ def study_in(seats: int, root: Path, grid: Grid) -> tuple[Finish, StudyFolder]:
 def numbers(record: Record) -> Mapping[str, Any]:
     """What must not depend on when and beside what a run was made."""
     told = record.model_dump(mode="json", exclude={"started_at", "seconds", "memory"})
-    for key in ("first_step_s", "warm_worker", "side_by_side"):
+    for key in ("first_step_s", "warm_worker", "side_by_side", "started_ahead"):
         told["checks"].pop(key, None)
     return told
 

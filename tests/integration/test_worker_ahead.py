@@ -173,6 +173,13 @@ def test_a_study_with_workers_ahead_has_the_records_of_one_without(studies: dict
     # Baselines of both splits, two trials and one seed of two arms.
     assert [made.finish for made in studies.values()] == [Finish(8, 0, ())] * 2
     assert_equal(studies[2].folder, studies[4].folder)
+    told = {
+        cores: {record.run_id for record in read_records(made.folder).all if record.checks.get("started_ahead")}
+        for cores, made in studies.items()
+    }
+    # What a start takes is not in the seconds of these runs.
+    assert told[2] == set()
+    assert told[4] == {studies[4].first(arm) for arm in ("zero-shot", "lora", "qlora")}
 
 
 def test_the_next_arm_s_worker_is_started_while_the_last_trial_before_it_is_under_way(

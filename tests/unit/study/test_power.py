@@ -175,6 +175,17 @@ def test_the_dialogues_asked_for_are_the_fewest_for_which_seeds_can_suffice(
     assert isinstance(needed(components, answer.dialogues - 1, margin), TooFewDialogues)
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 7.8e-162, 1e-101])
+def test_a_deviation_too_small_for_its_square_is_none(tiny: float) -> None:
+    for sigmas_of in ((tiny, 0.0, 0.0), (0.0, tiny, 0.0), (0.0, 0.0, tiny), (tiny, tiny, tiny)):
+        seed, residual, item = sigmas_of
+        for apart, expected in ((0.0, 1.0), (2.0, 0.0)):
+            power = tost_power(
+                3, 50, 1.0, sigma_seed=seed, sigma_residual=residual, sigma_item=item, true_difference=apart
+            )
+            assert power == expected
+
+
 @unhurried
 @given(sigmas, st.integers(0, 1000), st.floats(0.5, 5.0))
 def test_the_seeds_advised_reach_the_power_planned_or_come_close(
