@@ -127,12 +127,12 @@ def _notes(plan: StudyPlan) -> list[str]:
     if grid.tune.share_graphs:
         lines.append(
             "captured steps: on a GPU trials of an arm share them, in adapters padded to its largest rank; of such a "
-            "trial neither memory nor time nor energy is told"
+            "trial neither memory nor energy is told, and of its time the total"
         )
     if grid.tune.unpacked_base:
         lines.append(
             "unpacked base: on a GPU trials of 4-bit arms are made on weights that are kept unpacked, where 20 steps "
-            "give the same bits; of such a trial neither memory nor time nor energy is told"
+            "give the same bits; of such a trial neither memory nor energy is told, and of its time the total"
         )
     limit = grid.data.limit("test")
     for claim in grid.claims:

@@ -11,7 +11,8 @@ they might with a pass over the validation split in the middle of a training who
 
 Trials of lower number that completed or were pruned are what a trial is held against, by what their records keep, and
 its bars stand before it starts; trials of one arm are therefore made one after another, also side by side with those of
-others. Decisions thus do not depend on timing, nor on how often a study was interrupted. Optuna's own pruner would look
+others. Decisions thus do not depend on timing, nor on how often a study was interrupted; with `tune.share_graphs` the
+latter but for rounding, since the first trial of an arm in each process is not padded. Optuna's own pruner would look
 at completed trials alone, whose later points are those of survivors, and decide where the trial runs.
 """
 

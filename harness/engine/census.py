@@ -74,7 +74,7 @@ def counted(base: Base, adapter: Adapter, optimizer: Any, into: Census) -> Itera
         yield
         return
     begun = time.monotonic()
-    _make_workspaces()
+    make_workspaces()
     marks = Marks()
     hooks = adapter_gradients(adapter.model, marks.saw_gradient)
     try:
@@ -103,9 +103,10 @@ def _between_clocks() -> float:
     return time.time() - time.monotonic()
 
 
-def _make_workspaces() -> None:
+def make_workspaces() -> None:
     """Has cuBLAS allocate its workspaces, one for each of the two threads that multiply, before anything is counted:
-    they belong to no part of a step."""
+    they belong to no part of a step. A step makes the second one with its first product on the way back, which may be
+    past its peak."""
     one = torch.ones((16, 16), device="cuda", dtype=torch.bfloat16, requires_grad=True)
     (one @ one).sum().backward()
 

@@ -96,7 +96,8 @@ class Rig:
         if captures and asks_the_host(base.model):
             self._inputs.prepare(base.device)
         # Where captured steps find alpha / rank of the training that is under way.
-        self._scaling = None if adapter.padded_rank is None else torch.ones((), device=base.device)
+        # One number of one dimension: one of none would be rounded to the dtype of what it is multiplied with.
+        self._scaling = None if adapter.padded_rank is None else torch.ones(1, device=base.device)
         operations = Kernels() if self.no_kernels is None else Plain()
         # One for all trainings, as graphs read the casts that it keeps.
         self._fused = None

@@ -1,6 +1,7 @@
 """What a worker does with a job: load, prepare, train, evaluate, and say so as it goes."""
 
 import errno
+import gc
 import importlib.metadata
 import math
 import os
@@ -21,6 +22,7 @@ from harness.engine.checkpoints import PAGE, CheckpointFiles, Measured, Page
 from harness.engine.encoding import Encoded, Encodings
 from harness.engine.generating import Writer, Written
 from harness.engine.keeping import Beside, Keeper
+from harness.engine.kernels import missing
 from harness.engine.limiting import play_card
 from harness.engine.loading import (
     TORCH_DTYPES,
@@ -40,7 +42,7 @@ from harness.engine.training import Recipe, rig_for, train_with, validation_loss
 from harness.engine.unpacking import difference, unpacked, unpacked_bytes
 from harness.messages import Answer, Answers, Event, Facts, Finished, Job, Progress, Raised, Resumed
 from harness.pruning import WAYPOINTS, Pruned, Watch
-from study.arms import Dtype
+from study.arms import Dtype, Method
 from study.models import ModelSpec
 from study.prompts import PromptTemplate
 from study.runs import RunSpec, Stage
@@ -79,8 +81,10 @@ class Session:
         self._shelf = Shelf()
         # Arms of which this process has made a training in an adapter of its own rank, whose figures are true.
         self._told: set[str] = set()
-        # The base with its weights kept unpacked, or why not; None before that was asked.
-        self._unpacked: Base | str | None = None
+        # The base with its weights kept unpacked, while trials are made on it; and why those of an arm may not be, by
+        # its name: None where it was shown that they may.
+        self._unpacked: Base | None = None
+        self._no_unpacked: dict[str, str | None] = {}
         # The most bytes that this process has reserved on the GPU in any phase.
         self._most_reserved = 0
 
@@ -108,11 +112,14 @@ class Session:
                 sys.exit(1)
         else:
             self._emit(Finished(loss))
+        finally:
+            self._reserved()
 
     def _run(self, job: Job, meter: PhaseMeter) -> float:
         base = self._loaded_base(job, meter)
         if job.train_file is None:
             self._shelf.clear()
+            self._pack()
             self._emit(Facts("parameters", base_parameters(base)))
             self._emit(Facts("checks", {"dtypes": dtype_census(base.model)}))
             return self._evaluate(base, job, meter)
@@ -161,13 +168,9 @@ class Session:
         """With what a job is trained. The first of an arm is made as a confirm run is: it tells what the arm takes."""
         own, rank, spec = _kind(job), job.padded_rank, job.spec
         if own is None or spec.training is None or spec.arm.name not in self._told:
+            self._pack()
             return _Sharing(own, None, base)
-        if job.unpacked:
-            self._unpacked = self._unpacked or self._with_unpacked(base, job, spec.training)
-            if isinstance(self._unpacked, str):
-                self._emit(Facts("checks", {"base_not_unpacked": self._unpacked}))
-            else:
-                base = self._unpacked
+        base = self._on_unpacked(base, job, spec.training)
         if rank is not None and (why_not := unpaddable(base, spec.arm, spec.training)) is not None:
             self._emit(Facts("checks", {"graphs_not_shared": why_not}))
             rank = None
@@ -177,18 +180,49 @@ class Session:
             self._emit(Facts("checks", {"engine": sharing.facts}))
         return sharing
 
-    def _with_unpacked(self, base: Base, job: Job, training: Training) -> Base | str:
-        """The base with its 4-bit weights kept unpacked for trainings; or why it is not: no room beside what earlier
-        jobs took, or other bits."""
-        if not training.engine.fused or job.train_file is None:
+    def _on_unpacked(self, base: Base, job: Job, training: Training) -> Base:
+        """The base with its 4-bit weights kept unpacked, where a job may be trained on it; else the base."""
+        name = job.spec.arm.name
+        if not job.unpacked:
+            self._pack()
+            return base
+        if name not in self._no_unpacked:
+            self._no_unpacked[name] = self._unprovable(base, job, training)
+        why_not = self._no_unpacked[name]
+        if why_not is not None:
+            self._pack()
+            self._emit(Facts("checks", {"base_not_unpacked": why_not}))
+            return base
+        self._unpacked = self._unpacked or replace(base, unpacked=unpacked(base))
+        return self._unpacked
+
+    def _unprovable(self, base: Base, job: Job, training: Training) -> str | None:
+        """Why an arm's trials may not be made on weights that are kept unpacked: no room beside what earlier jobs took,
+        or other bits. None where it was shown that they may."""
+        spec = job.spec
+        if job.train_file is None or not training.engine.fused or spec.arm.method is Method.DORA:
             return "layers are not fused"
+        if (why_not := missing(base.device, on=bool(training.engine.kernels))) is not None:
+            # bitsandbytes multiplies packed weights in another way where rows are few.
+            return f"without kernels of the project's own ({why_not}) few rows are multiplied otherwise"
         if not fits(unpacked_bytes(base), self._most_reserved, room()):
             return "there is no room for it"
-        examples = self._encodings.of(base.tokenizer, job.train_file, job.spec.prompts.training, training.max_tokens)
+        examples = self._encodings.of(base.tokenizer, job.train_file, spec.prompts.training, training.max_tokens)
         self._shelf.clear()
-        weights = unpacked(base)
-        why_not = difference(base, job.spec.arm, training, examples, weights, job.spec.seed)
-        return replace(base, unpacked=weights) if why_not is None else why_not
+        try:
+            self._unpacked = self._unpacked or replace(base, unpacked=unpacked(base))
+            return difference(base, spec.arm, training, examples, self._unpacked.unpacked, spec.seed)
+        except (Diverged, torch.OutOfMemoryError) as error:
+            # That is no end of the trial, which has not begun.
+            return f"the comparison ended early: {type(error).__name__}"
+
+    def _pack(self) -> None:
+        """Drops what is kept unpacked: it would count as what the next job takes."""
+        if self._unpacked is not None:
+            self._shelf.clear()
+            self._unpacked = None
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _reserved(self) -> None:
         """Keeps the most that was reserved since the phase began."""
@@ -200,9 +234,10 @@ class Session:
         training, chosen = spec.training, spec.hyperparameters
         if training is None or chosen is None or job.train_file is None:
             raise ValueError("a run that trains needs training settings, hyperparameters and examples")
+        # Before the phase, whose peak would hold what is cleared away.
+        rig = self._shelf.taken(sharing.kind)
         with meter.measure("prepare"):
             examples = self._encodings.of(base.tokenizer, job.train_file, spec.prompts.training, training.max_tokens)
-            rig = self._shelf.taken(sharing.kind)
             adapter = rig.adapter if rig else attach(base, spec.arm, chosen, training, spec.seed, padded)
             start = None if padded is None else start_of(adapter, chosen, spec.seed)
         self._emit(Facts("parameters", own_parameters(adapter, chosen.rank)))

@@ -13,7 +13,7 @@ from harness.engine.adapting import Adapter
 from harness.engine.attention import unmasked
 from harness.engine.batches import logit_places, step_count, training_plan
 from harness.engine.batching import Batch, collate
-from harness.engine.census import counted
+from harness.engine.census import counted, make_workspaces
 from harness.engine.checkpoints import Tally
 from harness.engine.encoding import Encoded
 from harness.engine.graphs import Crowded
@@ -142,6 +142,9 @@ def train_with(
     torch.manual_seed(recipe.seed + 1)
     try:
         with rig.installed():
+            if base.device == "cuda":
+                # With or without a census: the peak is the same.
+                make_workspaces()
             live = Live(model, rig.optimizer, rig.scaler, rig.stepper, base.device)
             page = None if beside.keeper is None else beside.keeper.put_back(live, count)
             tally = Tally() if page is None else page.tally

@@ -61,7 +61,7 @@ def difference(
     up in an order that is chance, so that not even two trainings on the same base are alike.
     """
     engine = replace(training.engine, cuda_graphs=None)
-    batch = min(DIALOGUES, training.batch_size)
+    batch = min(DIALOGUES, training.micro_batch_size)
     settings = replace(training, steps=STEPS, epochs=None, batch_size=batch, micro_batch_size=batch, engine=engine)
     losses: list[tuple[float, ...]] = []
     adapters: list[list[torch.Tensor]] = []
@@ -71,7 +71,10 @@ def difference(
             with _one_order(base):
                 recipe = Recipe(settings, SET.learning_rate, seed, arm.checkpointing)
                 rig = rig_for(each, adapter, examples, recipe)
-                losses.append(train_with(rig, examples, recipe, lambda *_: None).losses)
+                trained = train_with(rig, examples, recipe, lambda *_: None)
+            losses.append(trained.losses)
+            if each.unpacked and not trained.levers.unpacked_base:
+                return "layers are not fused"
             adapters.append([p.detach().clone() for p in adapter.model.parameters() if p.requires_grad])
         finally:
             detach(adapter)

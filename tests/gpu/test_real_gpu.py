@@ -62,15 +62,15 @@ def test_a_warm_worker_s_allocated_peak_is_that_of_a_fresh_process(
 ) -> None:
     conductor, specs = tiny
     chosen = grid.block(grid.arm(arm))
-    runs = [conductor.run(specs.trial(grid.arm(arm), number, chosen[0], seed=number)) for number in range(3)]
+    runs = [conductor.run(specs.trial(grid.arm(arm), seed, chosen[0], seed=seed)) for seed in (5, 6, 7)]
     warm = runs[-1].memory.train
     assert runs[-1].checks["warm_worker"] is True
     conductor.leave_desk()
-    fresh = conductor.run(specs.trial(grid.arm(arm), 7, chosen[0], seed=7))
+    fresh = conductor.run(specs.trial(grid.arm(arm), 8, chosen[0], seed=7))
     assert fresh.checks["warm_worker"] is False
     assert warm is not None
     assert fresh.memory.train is not None
-    assert warm.allocated_bytes == pytest.approx(fresh.memory.train.allocated_bytes, rel=0.01)
+    assert warm.allocated_bytes == pytest.approx(fresh.memory.train.allocated_bytes, rel=0.002)
     assert warm.reserved_bytes is None
 
 

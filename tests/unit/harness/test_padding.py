@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -15,12 +16,12 @@ from harness.conductor import Conductor, Machine
 from harness.engine.adapting import Adapter, attach, detach, moved
 from harness.engine.loading import Base, dtype_census
 from harness.engine.padding import own_census, own_parameters, put, start_of, unpaddable
-from harness.engine.rigging import Rig
+from harness.engine.rigging import Rig, rig_key
 from harness.engine.training import Levers, Recipe, Trained, rig_for, train, train_with, validation_loss
 from harness.engine.trying import probe_arm
 from harness.forecast import Rates
 from harness.gpu import GpuPeak
-from harness.messages import Job, PhaseEnded, decode_command, encode
+from harness.messages import Job, ModelReady, PhaseEnded, decode_command, encode
 from harness.outcomes import Completed, Stopped
 from harness.planning import make_plan, print_plan
 from harness.runlog import RunLog
@@ -33,7 +34,7 @@ from results.schema import EnergyPart, MemoryPart, Phases, Record, Seconds
 from study.arms import Arm, Method, Precision
 from study.examples import Example
 from study.grid import Grid, load_grid
-from study.runs import RunSpec
+from study.runs import Purpose, RunSpec, Stage
 from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
 from tests.unit.harness.conftest import encode as encoded_by
@@ -295,6 +296,34 @@ def test_a_plan_says_that_trials_share_their_steps() -> None:
         texts.append(out.getvalue())
     (line,) = set(texts[0].splitlines()) - set(texts[1].splitlines())
     assert line.startswith("captured steps: on a GPU trials of an arm share them")
+
+
+def test_only_trials_of_four_bit_arms_may_have_an_unpacked_base(
+    conductor_of: Callable[[Grid], Conductor],
+) -> None:
+    grid = load_grid(SMALL, ["tune.unpacked_base=true"])
+    specs = Specs.of(grid, EXAMPLES)
+    trial = specs.block(grid.arm("lora"))[0]
+    four_bit = replace(trial, arm=replace(trial.arm, precision=Precision.NF4))
+    confirm = replace(four_bit, stage=Stage.CONFIRM, purpose=Purpose.TUNED, trial=None)
+
+    def told(of: Grid, spec: RunSpec) -> bool:
+        conductor = conductor_of(of)
+        desk = SimpleNamespace(used=True, outsets=())
+        return conductor._job(spec, ModelReady("m", None), desk).unpacked  # type: ignore[arg-type]
+
+    assert told(grid, four_bit)
+    others = [trial, confirm, *specs.baselines("validation")]
+    assert not any(told(grid, spec) for spec in others)
+    assert not told(load_grid(SMALL), four_bit)
+    job = Job(four_bit, "m", "t", "e", "cuda", unpacked=True)
+    decoded = decode_command(encode(job))
+    assert isinstance(decoded, Job)
+    assert decoded.unpacked
+    assert rig_key(trial, "t") != rig_key(trial, "t", unpacked=True)
+    # Numbers are the same, and so is the name.
+    plain = Specs.of(load_grid(SMALL), EXAMPLES).block(grid.arm("lora"))[0]
+    assert plain.run_id == trial.run_id
 
 
 # --- what is told of it ---

@@ -11,11 +11,14 @@ import torch
 from harness.engine import session as engine
 from harness.engine import shelving
 from harness.engine.generating import Writer
+from harness.engine.loading import Base
 from harness.engine.rigging import Rig
 from harness.engine.session import Session
 from harness.engine.shelving import Shelf, fits
+from harness.engine.stepping import Diverged
 from harness.flow import examples_text
 from harness.messages import Answers, Checkpoints, Event, Facts, Finished, Job, Raised, Waypoint
+from study.arms import Arm, Method, Precision
 from study.runs import RunSpec, Stage
 from study.settings import EngineSettings
 from tests.unit.harness.test_pruning import EXAMPLES, block, grid_of
@@ -419,3 +422,66 @@ def test_a_training_does_not_go_on_from_the_checkpoint_of_a_padded_one(bench: Be
     # Nor is what goes on from one of its own padded.
     assert told.run(job) == alone
     assert told.padded_rank is None
+
+
+# --- on weights that are kept unpacked ---
+
+
+@pytest.fixture
+def four_bit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench whose trials are in NF4, on a card with room and with kernels, as far as anybody can tell."""
+    bench.spec = replace(bench.spec, arm=replace(bench.spec.arm, precision=Precision.NF4))
+    monkeypatch.setattr(engine, "room", lambda: 80 * GIB)
+    monkeypatch.setattr(engine, "missing", lambda *_, **__: None)
+    return bench
+
+
+def made(told: Told, four_bit: Bench, spec: RunSpec) -> tuple[bool, object, int]:
+    """Whether a trial was made on unpacked weights, why not, and how many of their bytes are left."""
+    told.run(four_bit.job(spec, unpacked=True))
+    checks = told.facts["checks"]
+    kept = told.session._unpacked
+    left = 0 if kept is None else sum(weights.nbytes for weights in kept.unpacked.values())
+    return bool(checks["engine"].get("unpacked_base")), checks.get("base_not_unpacked"), left
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+def test_what_is_kept_unpacked_is_gone_before_a_run_that_tells_its_figures(
+    four_bit: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def same(_base: Base, arm: Arm, *_: object) -> None:
+        asked.append(arm.name)
+
+    monkeypatch.setattr(engine, "difference", same)
+    told, first = Told(), four_bit.spec
+    other = replace(first, arm=replace(first.arm, name="other", targets=("attention",)))
+    dora = replace(first, arm=replace(first.arm, name="dora", method=Method.DORA))
+    assert made(told, four_bit, first) == (False, None, 0)
+    on, why_not, left = made(told, four_bit, first)
+    assert (on, why_not) == (True, None)
+    assert left > 0
+    # The first trial of another arm tells what it takes; the proof is the arm's own.
+    assert made(told, four_bit, other) == (False, None, 0)
+    assert made(told, four_bit, other) == (True, None, left)
+    assert made(told, four_bit, first) == (True, None, left)
+    assert asked == [first.arm.name, "other"]
+    assert made(told, four_bit, dora) == (False, None, 0)
+    assert made(told, four_bit, dora) == (False, "layers are not fused", 0)
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.parametrize("error", [Diverged("the loss is nan"), torch.OutOfMemoryError("none left")])
+def test_a_comparison_that_ends_early_is_no_end_of_the_trial(
+    four_bit: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def ends(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine, "difference", ends)
+    told = Told()
+    assert made(told, four_bit, four_bit.spec) == (False, None, 0)
+    why_not = f"the comparison ended early: {type(error).__name__}"
+    for _ in range(2):
+        assert made(told, four_bit, four_bit.spec) == (False, why_not, 0)

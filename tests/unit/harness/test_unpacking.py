@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +9,13 @@ import torch
 from harness.engine import unpacking
 from harness.engine.adapting import attach, detach
 from harness.engine.loading import Base
-from harness.engine.rigging import rig_key
 from harness.engine.training import Levers, Recipe, train
 from harness.engine.trying import probe_arm
 from harness.engine.unpacking import difference, packed_layers, unpacked, unpacked_bytes
-from harness.messages import Job, decode_command, encode
+from harness.messages import PhaseEnded
 from harness.outcomes import Completed
+from harness.runlog import RunLog
+from harness.scores import Scorer
 from harness.specs import Specs
 from study.arms import Precision
 from study.examples import Example
@@ -111,20 +111,6 @@ def _linear(base: Base) -> list[torch.nn.Linear]:
     return [module for module in base.decoder.layers.modules() if isinstance(module, torch.nn.Linear)]
 
 
-def test_only_trials_of_four_bit_arms_may_be_made_on_it(tmp_path: Path) -> None:
-    grid = load_grid(SMALL, ["tune.unpacked_base=true"])
-    specs = Specs.of(grid, EXAMPLES)
-    trial = specs.block(grid.arm("lora"))[0]
-    job = Job(trial, "m", "t", "e", "cuda", unpacked=True)
-    decoded = decode_command(encode(job))
-    assert isinstance(decoded, Job)
-    assert decoded.unpacked
-    assert rig_key(trial, "t") != rig_key(trial, "t", unpacked=True)
-    # Numbers are the same, and so is the name.
-    plain = Specs.of(load_grid(SMALL), EXAMPLES).block(grid.arm("lora"))[0]
-    assert plain.run_id == trial.run_id
-
-
 def test_of_such_a_trial_neither_memory_nor_time_is_told() -> None:
     record = record_of({"unpacked_base": True}, Completed(1.0))
     assert record.memory.train is not None
@@ -132,3 +118,17 @@ def test_of_such_a_trial_neither_memory_nor_time_is_told() -> None:
     assert (record.memory.train.allocated_bytes, record.seconds.train, record.energy_j) == (None, None, None)
     assert Levers(None, None, None, 7, unpacked_base=True).facts()["unpacked_base"]
     assert "unpacked_base" not in Levers(None, None, None, 7).facts()
+
+
+def test_an_evaluation_beside_what_is_kept_tells_no_memory_of_the_gpu() -> None:
+    grid = load_grid(SMALL)
+    spec = Specs.of(grid, EXAMPLES).block(grid.arm("lora"))[0]
+    log = RunLog(spec, "paper", {}, Scorer(), warm=True)
+    log.facts = {"checks": {"kept_beside_evaluation": True}}
+    for phase in ("train", "evaluate"):
+        log.add_phase(PhaseEnded(phase, 1.0, 700, 900, 950), None, None)
+    record = log.record(Completed(1.0), {}, 3.0)
+    assert record.memory.train is not None
+    assert record.memory.evaluate is not None
+    assert (record.memory.train.allocated_bytes, record.memory.evaluate.allocated_bytes) == (700, None)
+    assert record.memory.evaluate.host_rss_bytes == 950
