@@ -125,19 +125,6 @@ class Fused:
         return Adapted(layer.lora_A[name].weight, layer.lora_B[name].weight, dropout if drops else None, scaling)
 
 
-@contextmanager
-def fused(
-    model: Any, *, on: bool, inputs: SharedInput | None = None, operations: Plain | None = None
-) -> Iterator[str | None]:
-    """`model` in its fused form for the block; yields why not, if not."""
-    reason = unfusable(model, on=on)
-    if reason is not None:
-        yield reason
-        return
-    with Fused(model, inputs=inputs, operations=operations).applied():
-        yield None
-
-
 def _only(group: Group, x: torch.Tensor) -> torch.Tensor:
     (result,) = group(x)
     return result

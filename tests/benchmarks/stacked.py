@@ -22,7 +22,7 @@ import transformers
 from torch import nn
 
 from harness.engine.adapting import attach, detach
-from harness.engine.fusing import fused
+from harness.engine.fusing import Fused
 from harness.engine.groups import unpacking
 from harness.engine.kernels import Plain
 from harness.engine.loading import Base
@@ -153,7 +153,7 @@ class Stack:
             undo.callback(setattr, config, "_attn_implementation", kept)
             undo.callback(model.eval)
             # The base holds no adapter of PEFT's: what is fused here is its GELU.
-            undo.enter_context(fused(model, on=True))
+            undo.enter_context(Fused(model).applied())
             config._attn_implementation = MASKLESS
             model.train()
             for layer in self.layers.values():

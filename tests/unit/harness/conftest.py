@@ -1,12 +1,15 @@
 """A tiny random Phi, made once a session, and the values around it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from harness.engine.encoding import Encoded, Encoder
+from harness.engine.fusing import Fused, unfusable
 from harness.engine.loading import Base, load_base
 from harness.engine.sources import model_folder
 from harness.engine.trying import PROBE, probe_arm
@@ -60,3 +63,11 @@ def encode(base: Base, examples: tuple[Example, ...], training: Training = TRAIN
 def training(**changes: object) -> Training:
     """The settings of these tests, with changes."""
     return replace(TRAINING, **changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def fused(model: Any, *, on: bool) -> Iterator[str | None]:
+    """`model` in its fused form for the block; yields why not, if not."""
+    reason = unfusable(model, on=on)
+    with nullcontext() if reason is not None else Fused(model).applied():
+        yield reason

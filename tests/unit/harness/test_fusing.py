@@ -18,7 +18,7 @@ from harness.engine.batches import logit_places, training_plan
 from harness.engine.batching import IGNORED, collate, gathered
 from harness.engine.blocks import angles_of
 from harness.engine.encoding import Encoded
-from harness.engine.fusing import Fused, fused
+from harness.engine.fusing import Fused
 from harness.engine.kernels import Plain
 from harness.engine.loading import Base
 from harness.engine.stepping import summed_loss
@@ -28,7 +28,7 @@ from study.arms import Method, Precision
 from study.examples import Example
 from study.settings import EngineSettings
 from study.space import Hyperparameters
-from tests.unit.harness.conftest import encode, training
+from tests.unit.harness.conftest import encode, fused, training
 
 Load = Callable[[Precision], Base]
 SET = Hyperparameters(rank=4, alpha=8, learning_rate=1e-2)

@@ -14,7 +14,6 @@ from harness.engine.adapting import Adapter, attach
 from harness.engine.batching import Batch
 from harness.engine.census import quantisation_tensors
 from harness.engine.decoding import Decoding, SlotDecoder
-from harness.engine.fusing import fused
 from harness.engine.ledger import BLOCK_BYTES, CATEGORIES, Ledger
 from harness.engine.loading import Base, load_base
 from harness.engine.rehearsal import (
@@ -36,6 +35,7 @@ from study.arms import Arm, Method, Precision
 from study.models import EMBEDDED, KNOWN_SHAPES, ModelShape, llama_shape, phi_shape
 from study.settings import EngineSettings, Training
 from study.space import Hyperparameters
+from tests.unit.harness.conftest import fused
 
 TINY = KNOWN_SHAPES["random/tiny-phi"]
 PHI_2 = KNOWN_SHAPES["microsoft/phi-2"]

@@ -12,7 +12,6 @@ from bitsandbytes import functional
 from harness.engine import sharing
 from harness.engine.adapting import attach, detach
 from harness.engine.batching import collate
-from harness.engine.fusing import fused
 from harness.engine.loading import Base
 from harness.engine.sharing import SharedInput, fixed_form, int8_product
 from harness.engine.stepping import summed_loss
@@ -21,7 +20,7 @@ from study.arms import Precision
 from study.examples import Example
 from study.settings import EngineSettings
 from study.space import Hyperparameters
-from tests.unit.harness.conftest import encode, training
+from tests.unit.harness.conftest import encode, fused, training
 
 Load = Callable[[Precision], Base]
 STATE = SimpleNamespace(threshold=6.0)
