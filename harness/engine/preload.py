@@ -7,6 +7,7 @@ there is a GPU.
 
 import atexit
 import importlib
+import importlib.util
 import logging
 import os
 
@@ -21,10 +22,9 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 importlib.import_module("transformers.models.auto.modeling_auto")
 importlib.import_module("transformers.models.phi.modeling_phi")
 importlib.import_module("transformers.models.llama.modeling_llama")
-
-# Most of the seconds that bitsandbytes and PEFT take to import go into these, which leave the GPU alone.
-for heavy in ("scipy.stats", "torch._inductor.compile_fx"):
-    importlib.import_module(heavy)
+if importlib.util.find_spec("triton") is not None:
+    # For the project's kernels; it asks for no GPU before one of them is launched.
+    importlib.import_module("triton")
 
 # The conductor sets PYTORCH_NVML_BASED_CUDA_CHECK, which answers this without making a context.
 if not torch.cuda.is_available():

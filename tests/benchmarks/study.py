@@ -232,13 +232,14 @@ def options_of(parsed: argparse.Namespace, results: Path) -> RunOptions:
 
 
 def profiled(options: RunOptions, console: Console) -> tuple[Profile, tuple[Record, ...]]:
-    """A study run to its end, with the clock and the records of it."""
+    """A study run to its end, or for as long as nobody stopped it, with the clock and the records of it."""
     profile = Profile()
     with profile.running():
         done = run_grid(options, console)
-    if done.study is None:
+    folder = next((path for path in options.results.iterdir() if path.is_dir()), None)
+    if folder is None:
         sys.exit(done.exit_code)
-    return profile, read_records(StudyFolder.of(options.results, done.study)).all
+    return profile, read_records(StudyFolder.of(options.results, folder.name)).all
 
 
 def table(profile: Profile, records: Sequence[Record]) -> Iterator[str]:

@@ -45,6 +45,14 @@ def test_a_worker_does_not_import_the_conductor_s_main_module(tmp_path: Path) ->
     assert seen.read_text().split() == ["__main__"]
 
 
+def test_what_workers_are_forked_from_leaves_the_compiler_out() -> None:
+    told = "import sys, harness.engine.preload, harness.engine.session as _; print(sorted(sys.modules))"
+    with workers._worker_environment():
+        done = subprocess.run([sys.executable, "-c", told], capture_output=True, check=True, text=True, timeout=120)
+    assert "'bitsandbytes'" in done.stdout
+    assert "'torch._inductor.compile_fx'" not in done.stdout
+
+
 def test_a_worker_that_says_nothing_hangs_only_where_it_gives_no_sign_of_life(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
