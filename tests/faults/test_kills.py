@@ -148,7 +148,9 @@ def test_a_second_interrupt_forces_what_the_first_waits_for(tmp_path: Path) -> N
     conductor = [psutil.Process(start.process.pid)]
     try:
         hit(conductor, signal.SIGINT)
-        time.sleep(1.5)
+        assert start.until(lambda: read_records(place.folder).all)
+        # The run is recorded, and what is waited for does not come.
+        time.sleep(0.5)
         assert start.process.poll() is None
         hit(conductor, signal.SIGINT)
         # By the signal itself, which a shell tells as 130.
