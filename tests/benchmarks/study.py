@@ -232,14 +232,17 @@ def options_of(parsed: argparse.Namespace, results: Path) -> RunOptions:
 
 
 def profiled(options: RunOptions, console: Console) -> tuple[Profile, tuple[Record, ...]]:
-    """A study run to its end, or for as long as nobody stopped it, with the clock and the records of it."""
+    """A study run to its end, with the clock and the records of it. One that was stopped ends this process, with its
+    table on the console."""
     profile = Profile()
     with profile.running():
         done = run_grid(options, console)
-    folder = next((path for path in options.results.iterdir() if path.is_dir()), None)
-    if folder is None:
+    if done.study is None:
+        for folder in options.results.iterdir():
+            if records := read_records(StudyFolder.of(options.results, folder.name)).all:
+                console.print("\n".join(table(profile, records)), markup=False, soft_wrap=True)
         sys.exit(done.exit_code)
-    return profile, read_records(StudyFolder.of(options.results, folder.name)).all
+    return profile, read_records(StudyFolder.of(options.results, done.study)).all
 
 
 def table(profile: Profile, records: Sequence[Record]) -> Iterator[str]:
